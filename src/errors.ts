@@ -1,0 +1,46 @@
+/**
+ * What can go wrong in the storage system, as a closed list of codes.
+ *
+ * The domain throws nothing else on purpose. A code says what happened in storage terms; what a front door
+ * answers for it (an HTTP status, SCSI sense data) is that door's own table, which does not compile when a code
+ * is missing from it.
+ */
+
+/** Every code a {@linkcode StorageError} can carry. */
+export const ERROR_CODES = [
+  "ambiguous-name",
+  "audit-record-not-found",
+  "cache-full",
+  "cdb-field-invalid",
+  "cdb-length-invalid",
+  "cdb-opcode-unknown",
+  "database-unavailable",
+  "device-not-found",
+  "insufficient-space",
+  "invalid-argument",
+  "lba-out-of-range",
+  "name-taken",
+  "not-whole-blocks",
+  "outcome-unknown",
+  "outside-snapshot",
+  "parameter-list-invalid",
+  "parameter-list-length-invalid",
+  "pool-not-found",
+  "request-too-large",
+  "snapshot-not-found",
+  "timed-out",
+  "too-busy",
+  "volume-not-found",
+] as const;
+
+/** One of the {@linkcode ERROR_CODES}. */
+export type ErrorCode = typeof ERROR_CODES[number];
+
+/** A request the storage system refuses or cannot carry out. `message` is safe to show to a client. */
+export class StorageError extends Error {
+  override readonly name = "StorageError";
+
+  constructor(readonly code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
