@@ -1,0 +1,129 @@
+/**
+ * The configuration: the only reader of the environment, and the place of every limit with its unit and its reason.
+ */
+
+import { z } from "zod";
+import type { StorageLimits } from "./storage/limits.ts";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/** The bounds of the storage system. */
+export const STORAGE_LIMITS: StorageLimits = {
+  // One request is held in memory whole, and is part of one transaction: large enough to stream an image, small enough
+  // that a hundred of them fit.
+  requestBytesMax: 4 * MIB,
+  // As many 4 KiB blocks as the data bound allows.
+  requestWritesMax: 1024,
+  // 256 MiB of 4 KiB blocks are 4,096 slots, looked up and mapped under the pool's lock in tens of milliseconds.
+  trimBlocksMax: 65_536,
+  // Two of the largest requests. Larger batches gain nothing (COPY is at its rate) and delay a marker longer.
+  batchBytesMax: 8 * MIB,
+  batchRequestsMax: 1024,
+  // What may wait while one batch commits: at 100 MB/s, half a second of writes.
+  pendingBytesMax: 64 * MIB,
+  pendingRequestsMax: 8192,
+  // 16 GiB of 64 KiB segments; about 100 bytes each.
+  openMapSlotsMax: 262_144,
+  // About 100 ms of flushing: how long a marker at most waits behind one step.
+  flushBatchBytesMax: 16 * MIB,
+  flushBatchEntriesMax: 4096,
+  // Writes by another process wake nobody; this is how late they are noticed.
+  flushPollMs: 100,
+  flushRetryMs: 1_000,
+  // A person follows four steps a second; more would be rows for nobody.
+  progressMs: 250,
+  // Shorter than the time-outs of common HTTP clients and proxies (60 s).
+  flushWaitMsMax: 30_000,
+  flushWaitPollMs: 50,
+  rememberedVolumesMax: 10_000,
+};
+
+/** The bounds of the HTTP door. */
+export const HTTP_LIMITS = {
+  // The data bound in base64 (4/3) with its JSON around it.
+  jsonBytesMax: 6 * MIB,
+  // Items of one page of a list.
+  pageItemsMax: 1_000,
+  pageItemsDefault: 100,
+  // What one subscriber may leave unread in the socket's buffer before it is cut off.
+  subscriberBacklogBytesMax: 1 * MIB,
+  // How long a subscriber may leave anything unread.
+  subscriberStalledMs: 10_000,
+  // Subscribers of one process; each costs a query per event of its pool.
+  subscribersMax: 256,
+  // How long a request in flight may go on once the server is told to stop.
+  drainMs: 5_000,
+} as const;
+
+/** What the first start creates. */
+export const FIRST_POOL = {
+  name: "main",
+  blockSizeBytes: 4 * KIB,
+  segmentBlocks: 16,
+} as const;
+
+/** A running Snapmark's configuration. */
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  readonly dataDir: string;
+  /** Absent: read from, or made in, the data directory. */
+  readonly adminToken?: string;
+  /** Absent: the bundled PostgreSQL in the data directory. */
+  readonly databaseUrl?: string;
+  readonly logLevel: "debug" | "info" | "warning" | "error";
+  /** Size of the first pool's first device. */
+  readonly deviceBytes: number;
+  /** Cache bound of pools that do not choose one. */
+  readonly cacheBytesMax: number;
+}
+
+const bytes = (fallback: number) => z.coerce.number().int().min(MIB).max(2 ** 50).default(fallback);
+
+const ENVIRONMENT = z.object({
+  SNAPMARK_HOST: z.string().min(1).max(253).default("127.0.0.1"),
+  SNAPMARK_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
+  SNAPMARK_DATA_DIR: z.string().min(1).default("./data"),
+  SNAPMARK_ADMIN_TOKEN: z.string().regex(
+    /^[\x21-\x7e]{16,256}$/,
+    "expected 16 to 256 visible ASCII characters",
+  )
+    .optional(),
+  SNAPMARK_LOG: z.enum(["debug", "info", "warning", "error"]).default("info"),
+  SNAPMARK_DEVICE_BYTES: bytes(64 * GIB),
+  SNAPMARK_CACHE_BYTES: bytes(1 * GIB),
+  DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, "expected a URL that starts with postgres://")
+    .optional(),
+});
+
+/** The environment variables that are read: what a task has to permit. */
+export const VARIABLES = Object.keys(ENVIRONMENT.shape);
+
+/**
+ * Reads the configuration from environment variables; an empty one counts as absent.
+ *
+ * @throws {Error} that names every problem at once, and never a value: it could be a secret.
+ */
+export function readConfig(get: (name: string) => string | undefined = (name) => Deno.env.get(name)): Config {
+  const given = Object.fromEntries(VARIABLES.map((name) => [name, get(name) || undefined]));
+  const result = ENVIRONMENT.safeParse(given);
+  if (!result.success) {
+    const problems = result.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`);
+    throw new Error(
+      `Cannot start: the environment has ${problems.length} problem(s)\n${problems.join("\n")}`,
+    );
+  }
+  const { data } = result;
+  return {
+    host: data.SNAPMARK_HOST,
+    port: data.SNAPMARK_PORT,
+    dataDir: data.SNAPMARK_DATA_DIR,
+    logLevel: data.SNAPMARK_LOG,
+    deviceBytes: data.SNAPMARK_DEVICE_BYTES,
+    cacheBytesMax: data.SNAPMARK_CACHE_BYTES,
+    ...(data.SNAPMARK_ADMIN_TOKEN === undefined ? {} : { adminToken: data.SNAPMARK_ADMIN_TOKEN }),
+    ...(data.DATABASE_URL === undefined ? {} : { databaseUrl: data.DATABASE_URL }),
+  };
+}

@@ -1,0 +1,153 @@
+/**
+ * The connection to PostgreSQL: a bounded pool of postgres.js connections with drizzle on top, and transactions
+ * that offer both.
+ *
+ * Two ways to say a statement, one connection: drizzle for what is plain, and `$client` (postgres.js' tagged
+ * templates) for what is hot. drizzle sends its statements unprepared, which costs a second round trip and a new
+ * plan every time; tagged templates are prepared once per connection. `$client` also is the only way to COPY.
+ *
+ * Every session is set up the same way:
+ * - `enable_seqscan`, `enable_hashjoin`, `enable_mergejoin` and `jit` off. Every statement of the storage system walks
+ *   an index from a known key; the planner's other ideas come from statistics of a queue that was empty (or full)
+ *   when they were taken.
+ * - Time limits, so that no statement and no forgotten transaction holds a lock for ever.
+ */
+
+import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
+import postgres from "postgres";
+import { StorageError } from "../errors.ts";
+
+/** Connections of one process. A process needs few: one appends a pool, one flushes, the others read. */
+export const CONNECTIONS_MAX = 12;
+/** Longest wait for a connection to be made. */
+const CONNECT_SECONDS_MAX = 10;
+/** Longest run of one statement; the longest one of ours, a flush batch, takes well below a second. */
+const STATEMENT_MS_MAX = 30_000;
+/** Longest pause inside a transaction, after which PostgreSQL ends it: a stopped process must not keep a lock. */
+const IDLE_IN_TRANSACTION_MS_MAX = 10_000;
+
+/** What a postgres.js client and one of its transactions have in common: tagged templates. */
+export type Client = postgres.ISql<Record<never, never>>;
+/** The database: drizzle, with postgres.js in `$client`. */
+export type Database = PostgresJsDatabase & { $client: postgres.Sql };
+/** A transaction: what a writing function takes first. */
+export type Transaction = PostgresJsDatabase & { $client: postgres.TransactionSql };
+/** Either: what a reading function takes first. */
+export type Connection = Database | Transaction;
+
+/** Opens the pool of connections that `url` names (`postgres://…`; a percent-encoded or `host=` socket directory works). */
+export function openDatabase(url: string, options: { connectionsMax?: number } = {}): Database {
+  const { address, socketDirectory } = parseDatabaseUrl(url);
+  const client = postgres(address, {
+    ...(socketDirectory === undefined ? {} : { host: socketDirectory }),
+    max: options.connectionsMax ?? CONNECTIONS_MAX,
+    connect_timeout: CONNECT_SECONDS_MAX,
+    onnotice: () => {},
+    types: { bytea: BYTEA, count: COUNT },
+    connection: SESSION as unknown as Partial<postgres.ConnectionParameters>,
+  });
+  return drizzle(client) as Database;
+}
+
+/** Ends every connection of the pool; statements in flight get `seconds` to finish. */
+export function closeDatabase(database: Database, seconds = 5): Promise<void> {
+  return database.$client.end({ timeout: seconds });
+}
+
+/**
+ * Runs `body` in one transaction and answers what it answers.
+ *
+ * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
+ */
+export async function transact<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
+  let finished = false;
+  try {
+    const result = await database.$client.begin(async (client) => {
+      const value = await body(asTransaction(database, client));
+      finished = true;
+      return { value };
+    });
+    return result.value as T;
+  } catch (error) {
+    if (finished && isConnectionError(error)) {
+      throw new StorageError(
+        "outcome-unknown",
+        "Cannot tell whether the request took effect: the database connection was lost at its commit",
+        { cause: error },
+      );
+    }
+    throw error;
+  }
+}
+
+/** Tells whether `error` says that the database could not be reached, or ended the connection. */
+export function isConnectionError(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && (CONNECTION_CODES.has(code) || /^(08|57P)/.test(code));
+}
+
+/** Tells whether `error` is PostgreSQL's unique violation on the index or constraint of that name. */
+export function isUniqueViolation(error: unknown, index: string): boolean {
+  const { code, constraint_name } = errorFields(error);
+  return code === "23505" && constraint_name === index;
+}
+
+const CONNECTION_CODES = new Set([
+  "CONNECT_TIMEOUT",
+  "CONNECTION_CLOSED",
+  "CONNECTION_DESTROYED",
+  "CONNECTION_ENDED",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ENOENT",
+  "EPIPE",
+]);
+
+const SESSION = {
+  application_name: "snapmark",
+  enable_hashjoin: "off",
+  enable_mergejoin: "off",
+  enable_seqscan: "off",
+  idle_in_transaction_session_timeout: String(IDLE_IN_TRANSACTION_MS_MAX),
+  jit: "off",
+  statement_timeout: String(STATEMENT_MS_MAX),
+  TimeZone: "UTC",
+};
+
+/** postgres.js takes bytea apart with Buffer; the platform's own routine is half as slow again for ranges of blocks. */
+const BYTEA = {
+  to: 17,
+  from: [17],
+  serialize: (bytes: Uint8Array) => "\\x" + bytes.toHex(),
+  parse: (text: string) => Uint8Array.fromHex(text.slice(2)),
+};
+
+/** Every bigint column counts things or bytes of one system and stays below 2^53. */
+const COUNT = {
+  to: 20,
+  from: [20],
+  serialize: (count: number) => String(count),
+  parse: (text: string) => Number(text),
+};
+
+/** drizzle reads the parsers of the client it is given, and postgres.js keeps those of a transaction elsewhere. */
+function asTransaction(database: Database, client: postgres.TransactionSql): Transaction {
+  const carrier = Object.assign(client, { options: database.$client.options });
+  return drizzle(carrier as unknown as postgres.Sql) as unknown as Transaction;
+}
+
+/** drizzle wraps PostgreSQL's error as the cause of its own. */
+function errorFields(error: unknown): { code?: string; constraint_name?: string } {
+  const outer = error as { code?: string; constraint_name?: string; cause?: unknown };
+  return outer?.code === undefined && outer?.cause ? errorFields(outer.cause) : outer ?? {};
+}
+
+/** Takes apart what postgres.js does not know: a socket directory as percent-encoded host or as `host=` parameter. */
+function parseDatabaseUrl(url: string): { address: string; socketDirectory?: string } {
+  const parsed = new URL(url);
+  const host = parsed.searchParams.get("host") ?? decodeURIComponent(parsed.hostname);
+  if (!host.startsWith("/")) return { address: url };
+  parsed.searchParams.delete("host");
+  if (parsed.hostname !== "") parsed.hostname = "localhost";
+  return { address: parsed.href, socketDirectory: host };
+}

@@ -1,0 +1,179 @@
+/**
+ * The tables as drizzle sees them: the one place where snake_case columns meet camelCase properties.
+ *
+ * The migrations are the source; a test compares these definitions with a migrated database, column by column.
+ */
+
+import {
+  bigint,
+  customType,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+  uuid,
+} from "drizzle-orm/pg-core";
+
+/** A whole number that stays below 2^53 in PostgreSQL's bigint. */
+const count = (name: string) => bigint(name, { mode: "number" });
+const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 6 });
+const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => "bytea" });
+
+export const pools = pgTable("pools", {
+  poolId: uuid("pool_id").primaryKey(),
+  name: text("name").notNull(),
+  blockSizeBytes: integer("block_size_bytes").notNull(),
+  segmentBlocks: integer("segment_blocks").notNull(),
+  cacheBytesMax: count("cache_bytes_max").notNull(),
+  createdAt: moment("created_at").notNull(),
+});
+
+export const poolHeads = pgTable("pool_heads", {
+  poolId: uuid("pool_id").primaryKey(),
+  sequenceAppended: count("sequence_appended").notNull().default(0),
+  bytesAppended: count("bytes_appended").notNull().default(0),
+  mapVersion: count("map_version").notNull().default(0),
+  timelinesCreated: count("timelines_created").notNull().default(0),
+  segmentsCreated: count("segments_created").notNull().default(0),
+});
+
+export const poolTails = pgTable("pool_tails", {
+  poolId: uuid("pool_id").primaryKey(),
+  sequenceFlushed: count("sequence_flushed").notNull().default(0),
+  entriesFlushed: count("entries_flushed").notNull().default(0),
+  bytesFlushed: count("bytes_flushed").notNull().default(0),
+  bytesPerSecond: count("bytes_per_second").notNull().default(0),
+  flushedAt: moment("flushed_at"),
+});
+
+export const devices = pgTable("devices", {
+  poolId: uuid("pool_id").notNull(),
+  deviceId: uuid("device_id").notNull(),
+  name: text("name").notNull(),
+  blockCount: count("block_count").notNull(),
+  firstSegmentId: count("first_segment_id").notNull(),
+  segmentCount: count("segment_count").notNull(),
+  segmentsTouched: count("segments_touched").notNull().default(0),
+  segmentsReturned: count("segments_returned").notNull().default(0),
+  createdAt: moment("created_at").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.deviceId] })]);
+
+export const freeSegments = pgTable("free_segments", {
+  poolId: uuid("pool_id").notNull(),
+  segmentId: count("segment_id").notNull(),
+  deviceId: uuid("device_id").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.segmentId] })]);
+
+export const timelines = pgTable("timelines", {
+  poolId: uuid("pool_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  openEpoch: count("open_epoch").notNull().default(0),
+  parentTimelineId: count("parent_timeline_id"),
+  parentEpoch: count("parent_epoch"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.timelineId] })]);
+
+export const volumes = pgTable("volumes", {
+  poolId: uuid("pool_id").notNull(),
+  volumeId: uuid("volume_id").notNull(),
+  name: text("name").notNull(),
+  blockCount: count("block_count").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  createdAt: moment("created_at").notNull(),
+  deletedAt: moment("deleted_at"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.volumeId] })]);
+
+export const segmentMap = pgTable("segment_map", {
+  poolId: uuid("pool_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  slot: count("slot").notNull(),
+  epoch: count("epoch").notNull(),
+  segmentId: count("segment_id").notNull(),
+  deviceId: uuid("device_id").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.timelineId, table.slot, table.epoch] })]);
+
+export const cache = pgTable("cache", {
+  poolId: uuid("pool_id").notNull(),
+  sequence: count("sequence").notNull(),
+  kind: text("kind", { enum: ["write", "trim", "marker"] }).notNull(),
+  clientId: uuid("client_id").notNull(),
+  priority: smallint("priority").notNull(),
+  volumeId: uuid("volume_id"),
+  lba: count("lba"),
+  deviceId: uuid("device_id"),
+  segmentId: count("segment_id"),
+  firstBlock: integer("first_block"),
+  blockCount: count("block_count").notNull(),
+  sizeBytes: integer("size_bytes").notNull(),
+  appendedAt: moment("appended_at").notNull(),
+  data: bytea("data"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.sequence] })]);
+
+export const blocks = pgTable("blocks", {
+  poolId: uuid("pool_id").notNull(),
+  deviceId: uuid("device_id").notNull(),
+  segmentId: count("segment_id").notNull(),
+  blockIndex: integer("block_index").notNull(),
+  sequence: count("sequence").notNull(),
+  data: bytea("data"),
+}, (table) => [
+  primaryKey({ columns: [table.poolId, table.deviceId, table.segmentId, table.blockIndex] }),
+]);
+
+export const snapshots = pgTable("snapshots", {
+  poolId: uuid("pool_id").notNull(),
+  snapshotId: uuid("snapshot_id").notNull(),
+  name: text("name"),
+  description: text("description"),
+  status: text("status", { enum: ["pending", "sealed", "cancelled", "failed"] }).notNull(),
+  markerSequence: count("marker_sequence").notNull(),
+  bytesBefore: count("bytes_before").notNull(),
+  auditId: uuid("audit_id").notNull(),
+  createdAt: moment("created_at").notNull(),
+  sealedAt: moment("sealed_at"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
+
+export const snapshotVolumes = pgTable("snapshot_volumes", {
+  poolId: uuid("pool_id").notNull(),
+  snapshotId: uuid("snapshot_id").notNull(),
+  volumeId: uuid("volume_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  epoch: count("epoch").notNull(),
+  firstLba: count("first_lba").notNull(),
+  blockCount: count("block_count").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId, table.volumeId] })]);
+
+export const audit = pgTable("audit", {
+  poolId: uuid("pool_id").notNull(),
+  auditId: uuid("audit_id").notNull(),
+  at: moment("at").notNull(),
+  clientId: uuid("client_id").notNull(),
+  clientName: text("client_name").notNull(),
+  origin: text("origin").notNull(),
+  action: text("action").notNull(),
+  targetId: uuid("target_id").notNull(),
+  targetName: text("target_name"),
+  cdb: bytea("cdb"),
+  dataOut: bytea("data_out"),
+  scsiStatus: text("scsi_status"),
+  phases: jsonb("phases"),
+  markerSequence: count("marker_sequence"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.auditId] })]);
+
+export const eventHeads = pgTable("event_heads", {
+  poolId: uuid("pool_id").primaryKey(),
+  eventId: count("event_id").notNull().default(0),
+});
+
+export const events = pgTable("events", {
+  poolId: uuid("pool_id").notNull(),
+  eventId: count("event_id").notNull(),
+  type: text("type").notNull(),
+  at: moment("at").notNull(),
+  snapshotId: uuid("snapshot_id"),
+  deviceId: uuid("device_id"),
+  volumeId: uuid("volume_id"),
+  body: jsonb("body").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.eventId] })]);

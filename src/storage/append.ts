@@ -1,0 +1,381 @@
+/**
+ * Append: one transaction that puts a batch of requests at the tail of the queue.
+ *
+ * Invariants kept here:
+ * - *Atomic* (4): a request's entries are consecutive and committed together, so a marker is before or behind them all.
+ * - *Room* (7): the destination is fixed here. For each slot touched, the segment mapped for (timeline, slot, open
+ *   epoch) is found, or one is taken from the free list and mapped in the same transaction. So an acknowledged write
+ *   always has its room, and a pool out of segments refuses requests instead of stopping its queue.
+ * - One request's fault (a volume just deleted, a range past its end, no room) fails that request alone.
+ *
+ * The steps, under the pool row's lock:
+ * 1. lock the pool; forget the map if its version is a new one
+ * 2. read the volumes that are not remembered
+ * 3. judge each request: volume, ranges, the cache's bound; find what a trim has to cover
+ * 4. look up the slots that are not remembered
+ * 5. take segments for those that are not mapped, in the order of the requests
+ * 6. map them, copy the entries, move the head
+ */
+
+import type { Transaction } from "../database/client.ts";
+import { StorageError } from "../errors.ts";
+import { requireInside, toBlockCount } from "./block.ts";
+import { copyEntries, type NewEntry } from "./cache.ts";
+import { returnSegments, takeSegments } from "./free_list.ts";
+import type { OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
+import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
+import { findMappedSlots, findSegments, mapSegments } from "./segment_map.ts";
+import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
+
+/** Blocks to store from `lba` on. `data` is a whole number of blocks and must not change until the request is answered. */
+export interface Write {
+  readonly lba: number;
+  readonly data: Uint8Array;
+}
+
+/** Blocks that read as zeros from then on. */
+export interface Trim {
+  readonly lba: number;
+  readonly trim: number;
+}
+
+/** Writes and trims of one volume, done in order and as one: wholly before or wholly behind any marker. */
+export interface AppendRequest {
+  readonly volumeId: string;
+  readonly clientId: string;
+  readonly priority: number;
+  readonly writes: (Write | Trim)[];
+  readonly sizeBytes: number;
+}
+
+/** What became of a request: the sequence of its last entry, or why it was refused. */
+export type AppendOutcome = { readonly sequence: number } | StorageError;
+
+/** The answers to a batch, in its order, and what to remember once it is committed. */
+export interface AppendedBatch {
+  readonly outcomes: AppendOutcome[];
+  readonly volumes: OpenVolume[];
+  readonly slots: OpenSlot[];
+}
+
+// Statements
+
+interface OpenVolumeRow {
+  volume_id: string;
+  block_count: number;
+  timeline_id: number;
+  open_epoch: number;
+}
+
+async function selectOpenVolumes(
+  tx: Transaction,
+  poolId: string,
+  volumeIds: string[],
+): Promise<OpenVolume[]> {
+  const rows = await tx.$client<OpenVolumeRow[]>`
+    select v.volume_id, v.block_count, v.timeline_id, t.open_epoch
+    from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
+    where v.pool_id = ${poolId} and v.volume_id = any(${volumeIds}::uuid[]) and v.deleted_at is null`;
+  return rows.map((row) => ({
+    volumeId: row.volume_id,
+    blockCount: row.block_count,
+    timelineId: row.timeline_id,
+    epoch: row.open_epoch,
+    segments: new Map(),
+  }));
+}
+
+// Verbs
+
+/** Appends `requests` within `tx`. The answers hold only once `tx` is committed. */
+export async function appendBatch(
+  tx: Transaction,
+  pool: Pool,
+  map: OpenMap,
+  requests: AppendRequest[],
+  at: Date,
+): Promise<AppendedBatch> {
+  // 1.
+  const head = await lockPool(tx, pool.poolId);
+  map.syncTo(head.mapVersion);
+  // 2.
+  const { known, learnt } = await findVolumes(tx, pool.poolId, map, requests);
+  // 3.
+  const judged = await judge(tx, pool, head, known, requests);
+  // 4. and 5.
+  const segments = new BatchSegments();
+  await segments.lookUp(tx, pool.poolId, judged);
+  const outcomes = await allocate(tx, pool.poolId, segments, judged);
+  // 6.
+  const entries = toEntries(head, segments, requests, outcomes);
+  if (entries.length > 0) await store(tx, pool.poolId, segments, entries, at);
+  return {
+    outcomes: outcomes.map((outcome) =>
+      outcome instanceof StorageError ? outcome : { sequence: outcome.sequence }
+    ),
+    volumes: learnt,
+    slots: segments.found,
+  };
+}
+
+/** A request that may be appended, cut at its volume's slots. */
+interface Planned {
+  readonly volume: OpenVolume;
+  readonly runs: PlannedRun[];
+  sequence: number;
+}
+
+interface PlannedRun extends SlotRun {
+  readonly data?: Uint8Array;
+  /** Absent for a trim that finds nothing mapped. */
+  readonly mapped: boolean;
+}
+
+async function findVolumes(
+  tx: Transaction,
+  poolId: string,
+  map: OpenMap,
+  requests: AppendRequest[],
+): Promise<{ known: Map<string, OpenVolume>; learnt: OpenVolume[] }> {
+  const known = new Map<string, OpenVolume>();
+  const unknown = new Set<string>();
+  for (const { volumeId } of requests) {
+    const volume = map.getVolume(volumeId);
+    if (volume === undefined) unknown.add(volumeId);
+    else known.set(volumeId, volume);
+  }
+  const learnt = unknown.size === 0 ? [] : await selectOpenVolumes(tx, poolId, [...unknown]);
+  for (const volume of learnt) known.set(volume.volumeId, volume);
+  return { known, learnt };
+}
+
+async function judge(
+  tx: Transaction,
+  pool: Pool,
+  head: PoolHead,
+  volumes: Map<string, OpenVolume>,
+  requests: AppendRequest[],
+): Promise<(Planned | StorageError)[]> {
+  const judged: (Planned | StorageError)[] = [];
+  const written = new WrittenSlots();
+  let dirtyBytes = head.dirtyBytes;
+  for (const request of requests) {
+    try {
+      const volume = requireVolume(volumes, request.volumeId);
+      requireRanges(pool, volume, request);
+      requireCacheRoom(pool, dirtyBytes, request);
+      dirtyBytes += request.sizeBytes;
+      judged.push({ volume, runs: await planRuns(tx, pool, volume, request, written), sequence: 0 });
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      judged.push(error);
+    }
+  }
+  return judged;
+}
+
+function requireVolume(volumes: Map<string, OpenVolume>, volumeId: string): OpenVolume {
+  const volume = volumes.get(volumeId);
+  if (volume === undefined) throw new StorageError("volume-not-found", `Cannot find volume ${volumeId}`);
+  return volume;
+}
+
+function requireRanges(pool: Pool, volume: OpenVolume, { writes }: AppendRequest): void {
+  for (const write of writes) {
+    if ("data" in write) {
+      const blockCount = toBlockCount(write.data.length, pool.blockSizeBytes);
+      requireInside({ lba: write.lba, blockCount }, volume.blockCount, "write");
+    } else {
+      requireInside({ lba: write.lba, blockCount: write.trim }, volume.blockCount, "trim");
+    }
+  }
+}
+
+function requireCacheRoom(pool: Pool, dirtyBytes: number, { sizeBytes }: AppendRequest): void {
+  if (sizeBytes > 0 && dirtyBytes + sizeBytes > pool.cacheBytesMax) {
+    throw new StorageError(
+      "cache-full",
+      `Cannot write ${sizeBytes} bytes: the cache of pool ${pool.name} holds ${dirtyBytes} of at most ${pool.cacheBytesMax}`,
+    );
+  }
+}
+
+/** The slots that requests of this batch write before a trim of the same batch comes by. */
+class WrittenSlots {
+  readonly #slots = new Map<OpenVolume, Set<number>>();
+
+  add(volume: OpenVolume, slot: number): void {
+    const slots = this.#slots.get(volume);
+    if (slots === undefined) this.#slots.set(volume, new Set([slot]));
+    else slots.add(slot);
+  }
+
+  has(volume: OpenVolume, slot: number): boolean {
+    return this.#slots.get(volume)?.has(slot) ?? false;
+  }
+}
+
+async function planRuns(
+  tx: Transaction,
+  pool: Pool,
+  volume: OpenVolume,
+  { writes }: AppendRequest,
+  written: WrittenSlots,
+): Promise<PlannedRun[]> {
+  const runs: PlannedRun[] = [];
+  for (const write of writes) {
+    const cut = "data" in write ? cutWrite(pool, write) : await cutTrim(tx, pool, volume, write, written);
+    for (const run of cut) if (run.mapped) written.add(volume, run.slot);
+    runs.push(...cut);
+  }
+  return runs;
+}
+
+function cutWrite({ blockSizeBytes, segmentBlocks }: Pool, { lba, data }: Write): PlannedRun[] {
+  const range = { lba, blockCount: data.length / blockSizeBytes };
+  return splitIntoSlots(range, segmentBlocks).map((run) => {
+    const start = (run.lba - lba) * blockSizeBytes;
+    return { ...run, data: data.subarray(start, start + run.blockCount * blockSizeBytes), mapped: true };
+  });
+}
+
+/** A slot that nothing was ever written to reads as zeros already, so a trim covers only the others. */
+async function cutTrim(
+  tx: Transaction,
+  { poolId, segmentBlocks }: Pool,
+  volume: OpenVolume,
+  { lba, trim }: Trim,
+  written: WrittenSlots,
+): Promise<PlannedRun[]> {
+  const range = { lba, blockCount: trim };
+  const firstSlot = toSlot(lba, segmentBlocks);
+  const endSlot = toSlot(lba + trim - 1, segmentBlocks) + 1;
+  const mapped = new Set(await findMappedSlots(tx.$client, poolId, volume.timelineId, firstSlot, endSlot));
+  const runs = splitIntoSlots(range, segmentBlocks)
+    .filter(({ slot }) => mapped.has(slot) || written.has(volume, slot))
+    .map((run) => ({ ...run, mapped: true }));
+  return runs.length > 0 ? runs : [{ ...range, slot: firstSlot, firstBlock: 0, mapped: false }];
+}
+
+/** The segments of the slots that a batch touches: remembered ones, looked up ones, new ones. */
+class BatchSegments {
+  /** What was not remembered, to be remembered after the commit. */
+  readonly found: OpenSlot[] = [];
+  /** What was not mapped before. */
+  readonly taken: OpenSlot[] = [];
+  readonly #found = new Map<OpenVolume, Map<number, SegmentRef>>();
+
+  get(volume: OpenVolume, slot: number): SegmentRef | undefined {
+    return volume.segments.get(slot) ?? this.#found.get(volume)?.get(slot);
+  }
+
+  /** The slots of a request that have no segment yet, each once. */
+  missing({ volume, runs }: Planned): number[] {
+    const slots = runs.filter(({ mapped, slot }) => mapped && this.get(volume, slot) === undefined);
+    return [...new Set(slots.map(({ slot }) => slot))];
+  }
+
+  async lookUp(tx: Transaction, poolId: string, judged: (Planned | StorageError)[]): Promise<void> {
+    const wanted = new Map<string, { volume: OpenVolume; slot: number }>();
+    for (const plan of judged) {
+      if (plan instanceof StorageError) continue;
+      for (const slot of this.missing(plan)) {
+        wanted.set(`${plan.volume.volumeId} ${slot}`, { volume: plan.volume, slot });
+      }
+    }
+    if (wanted.size === 0) return;
+    const slots = [...wanted.values()];
+    const keys = slots.map(({ volume: { timelineId, epoch }, slot }) => ({ timelineId, slot, epoch }));
+    for (const [index, segment] of await findSegments(tx, poolId, keys)) {
+      this.#add({ ...slots[index], segment });
+    }
+  }
+
+  take(volume: OpenVolume, slot: number, segment: SegmentRef): void {
+    const taken = { volume, slot, segment };
+    this.taken.push(taken);
+    this.#add(taken);
+  }
+
+  #add(open: OpenSlot): void {
+    this.found.push(open);
+    const slots = this.#found.get(open.volume);
+    if (slots === undefined) this.#found.set(open.volume, new Map([[open.slot, open.segment]]));
+    else slots.set(open.slot, open.segment);
+  }
+}
+
+/** Gives each request, in order, the segments it lacks, or refuses it whole when there are not enough. */
+async function allocate(
+  tx: Transaction,
+  poolId: string,
+  segments: BatchSegments,
+  judged: (Planned | StorageError)[],
+): Promise<(Planned | StorageError)[]> {
+  const wanted = judged.reduce(
+    (sum, plan) => sum + (plan instanceof StorageError ? 0 : segments.missing(plan).length),
+    0,
+  );
+  if (wanted === 0) return judged;
+  const free = await takeSegments(tx, poolId, wanted);
+  const outcomes = judged.map((plan) => {
+    if (plan instanceof StorageError) return plan;
+    const missing = segments.missing(plan);
+    if (missing.length > free.length) {
+      return new StorageError(
+        "insufficient-space",
+        `Cannot write: ${missing.length} segments are needed and ${free.length} are free; add a device`,
+      );
+    }
+    for (const slot of missing) segments.take(plan.volume, slot, free.shift() as SegmentRef);
+    return plan;
+  });
+  if (free.length > 0) await returnSegments(tx, poolId, free);
+  return outcomes;
+}
+
+/** Numbers the runs of the accepted requests, and tells each request its last number. */
+function toEntries(
+  head: PoolHead,
+  segments: BatchSegments,
+  requests: AppendRequest[],
+  outcomes: (Planned | StorageError)[],
+): NewEntry[] {
+  const entries: NewEntry[] = [];
+  let sequence = head.sequenceAppended;
+  for (const [index, plan] of outcomes.entries()) {
+    if (plan instanceof StorageError) continue;
+    const { clientId, priority, volumeId } = requests[index];
+    for (const run of plan.runs) {
+      sequence += 1;
+      const segment = run.mapped ? segments.get(plan.volume, run.slot) : undefined;
+      entries.push({ sequence, clientId, priority, volumeId, run, segment, data: run.data });
+    }
+    plan.sequence = sequence;
+  }
+  return entries;
+}
+
+async function store(
+  tx: Transaction,
+  poolId: string,
+  segments: BatchSegments,
+  entries: NewEntry[],
+  at: Date,
+): Promise<void> {
+  if (segments.taken.length > 0) {
+    await mapSegments(
+      tx,
+      poolId,
+      segments.taken.map(({ volume: { timelineId, epoch }, slot, segment }) => ({
+        timelineId,
+        slot,
+        epoch,
+        ...segment,
+      })),
+    );
+  }
+  await copyEntries(tx, poolId, entries, at);
+  const bytes = entries.reduce((sum, { data }) => sum + (data?.length ?? 0), 0);
+  await advancePool(tx, poolId, { sequences: entries.length, bytes });
+}

@@ -1,0 +1,288 @@
+/**
+ * Flush: one bounded transaction that moves entries of a pool from the cache into the block tables, and seals the
+ * snapshots whose markers then have nothing ahead of them.
+ *
+ * Invariants kept here:
+ * - *Idempotent flush* (6): whatever a step does is in one transaction. Killed between any two statements, it did
+ *   nothing; run again, it does the same. A block never replaces a newer one: `blocks` keeps its sequence.
+ * - One flusher a pool at a time: the pool's row in `pool_tails` is locked for the whole step, and who finds it locked
+ *   goes on elsewhere. There is no lease to outlive: the lock ends with the transaction, and PostgreSQL ends a
+ *   transaction that idles. The pool row is never locked, so appends never wait for a flush.
+ * - *Told truthfully* (9): a snapshot is sealed, its audit record completed and its event written in the transaction
+ *   that takes its marker out of the queue.
+ *
+ * Entries are flushed in order of sequence, and never past the oldest marker. So each client's writes keep their order,
+ * no marker is starved, and all that was ever flushed was ahead of every marker still in the queue.
+ *
+ * `insert … select`, then `delete`, both inside the server: the data never leaves it, and on a distributed database both
+ * run whole on the pool's node (11).
+ *
+ * The steps:
+ * 1. lock the pool's tail, or leave
+ * 2. choose the batch: what follows the last flushed entry, up to the oldest marker and the bounds
+ * 3. copy the newest version of each of its blocks into `blocks`
+ * 4. delete the batch from the cache
+ * 5. take out the markers that are now at the head of the queue, and seal their snapshots
+ * 6. move the tail; tell how far the next pending marker is
+ */
+
+import type { Transaction } from "../database/client.ts";
+import { reselectedPhases } from "../scsi/phases.ts";
+import { completeAudit } from "./audit.ts";
+import { appendEvent } from "./event.ts";
+import type { StorageLimits } from "./limits.ts";
+import type { Pool } from "./pool.ts";
+import { toProgress } from "./snapshot.ts";
+
+/** Where a step can be interrupted by a test: after the numbered step of that name. */
+export type FlushPoint = "locked" | "chosen" | "copied" | "deleted" | "sealed" | "moved";
+
+/** What a step needs besides its pool. */
+export interface FlushContext {
+  readonly limits: Pick<StorageLimits, "flushBatchBytesMax" | "flushBatchEntriesMax">;
+  readonly at: Date;
+  /** Bytes a second of late, for whoever waits for a marker; 0 when not known. */
+  readonly bytesPerSecond: number;
+  /** Whether a `marker.progress` event is due. */
+  readonly progressDue: boolean;
+  readonly onPoint?: (point: FlushPoint) => void | Promise<void>;
+}
+
+/** What a step did. */
+export interface Flushed {
+  /** Another flusher has the pool. */
+  readonly locked: boolean;
+  readonly entryCount: number;
+  readonly bytes: number;
+  readonly sealedCount: number;
+  readonly progressTold: boolean;
+}
+
+// Statements
+
+interface Tail {
+  sequenceFlushed: number;
+  entriesFlushed: number;
+  bytesFlushed: number;
+}
+
+async function lockTail(tx: Transaction, poolId: string): Promise<Tail | undefined> {
+  const [row] = await tx.$client<
+    { sequence_flushed: number; entries_flushed: number; bytes_flushed: number }[]
+  >`
+    select sequence_flushed, entries_flushed, bytes_flushed from pool_tails where pool_id = ${poolId}
+    for update skip locked`;
+  if (row === undefined) return undefined;
+  return {
+    sequenceFlushed: row.sequence_flushed,
+    entriesFlushed: row.entries_flushed,
+    bytesFlushed: row.bytes_flushed,
+  };
+}
+
+interface Head {
+  sequence: number;
+  kind: "write" | "trim" | "marker";
+  size_bytes: number;
+}
+
+/** The next entries in order, without their data. */
+async function selectHead(
+  tx: Transaction,
+  poolId: string,
+  after: number,
+  entriesMax: number,
+): Promise<Head[]> {
+  return await tx.$client<Head[]>`
+    select sequence, kind, size_bytes from cache
+    where pool_id = ${poolId} and sequence > ${after}
+    order by sequence limit ${entriesMax}`;
+}
+
+/** Copies the newest version of each block of the entries `(after, last]`. */
+async function copyToBlocks(tx: Transaction, pool: Pool, after: number, last: number): Promise<void> {
+  const { poolId, blockSizeBytes } = pool;
+  await tx.$client`
+    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data)
+    select distinct on (c.device_id, c.segment_id, c.first_block + i)
+      c.pool_id, c.device_id, c.segment_id, c.first_block + i, c.sequence,
+      substring(c.data from i * ${blockSizeBytes}::integer + 1 for ${blockSizeBytes}::integer)
+    from cache c cross join lateral generate_series(0, c.block_count::integer - 1) as i
+    where c.pool_id = ${poolId} and c.sequence > ${after} and c.sequence <= ${last} and c.segment_id is not null
+    order by c.device_id, c.segment_id, c.first_block + i, c.sequence desc
+    on conflict (pool_id, device_id, segment_id, block_index) do update
+      set sequence = excluded.sequence, data = excluded.data
+      where blocks.sequence < excluded.sequence`;
+}
+
+async function deleteEntries(tx: Transaction, poolId: string, after: number, last: number): Promise<void> {
+  await tx.$client`
+    delete from cache where pool_id = ${poolId} and sequence > ${after} and sequence <= ${last}`;
+}
+
+interface SealedRow {
+  snapshot_id: string;
+  audit_id: string;
+  scsi_status: string | null;
+}
+
+async function sealSnapshots(
+  tx: Transaction,
+  poolId: string,
+  markers: { after: number; last: number },
+  at: Date,
+): Promise<(SealedRow & { marker_sequence: number })[]> {
+  return await tx.$client<(SealedRow & { marker_sequence: number })[]>`
+    update snapshots s set status = 'sealed', sealed_at = ${at.toISOString()}
+    from audit a
+    where s.pool_id = ${poolId} and s.marker_sequence > ${markers.after} and s.marker_sequence <= ${markers.last}
+      and s.status = 'pending' and a.pool_id = s.pool_id and a.audit_id = s.audit_id
+    returning s.snapshot_id, s.marker_sequence, s.audit_id, a.scsi_status`;
+}
+
+async function moveTail(
+  tx: Transaction,
+  poolId: string,
+  tail: Tail,
+  { at, bytesPerSecond }: FlushContext,
+): Promise<void> {
+  await tx.$client`
+    update pool_tails set sequence_flushed = ${tail.sequenceFlushed}, entries_flushed = ${tail.entriesFlushed},
+      bytes_flushed = ${tail.bytesFlushed}, bytes_per_second = ${bytesPerSecond}, flushed_at = ${at.toISOString()}
+    where pool_id = ${poolId}`;
+}
+
+interface PendingRow {
+  snapshot_id: string;
+  marker_sequence: number;
+  bytes_before: number;
+}
+
+async function selectOldestPending(
+  tx: Transaction,
+  poolId: string,
+  after: number,
+): Promise<PendingRow | undefined> {
+  const [row] = await tx.$client<PendingRow[]>`
+    select snapshot_id, marker_sequence, bytes_before from snapshots
+    where pool_id = ${poolId} and marker_sequence > ${after} and status = 'pending'
+    order by marker_sequence limit 1`;
+  return row;
+}
+
+// Verbs
+
+/** One step of flushing `pool`. */
+export async function flushStep(tx: Transaction, pool: Pool, context: FlushContext): Promise<Flushed> {
+  const { poolId } = pool;
+  const reach = async (point: FlushPoint) => await context.onPoint?.(point);
+  // 1.
+  const tail = await lockTail(tx, poolId);
+  if (tail === undefined) return { ...NOTHING_FLUSHED, locked: true };
+  await reach("locked");
+  // 2.
+  const entries = await selectHead(tx, poolId, tail.sequenceFlushed, context.limits.flushBatchEntriesMax);
+  if (entries.length === 0) return NOTHING_FLUSHED;
+  const batch = chooseBatch(entries, context.limits.flushBatchBytesMax);
+  await reach("chosen");
+  if (batch.entryCount > 0) {
+    // 3.
+    await copyToBlocks(tx, pool, tail.sequenceFlushed, batch.last);
+    await reach("copied");
+  }
+  // 4. The markers that follow go with the batch
+  await deleteEntries(tx, poolId, tail.sequenceFlushed, batch.lastMarker);
+  await reach("deleted");
+  // 5.
+  if (batch.markerCount > 0) {
+    await seal(tx, poolId, { after: batch.last, last: batch.lastMarker }, context.at);
+  }
+  await reach("sealed");
+  // 6.
+  const moved = {
+    sequenceFlushed: batch.lastMarker,
+    entriesFlushed: tail.entriesFlushed + batch.entryCount + batch.markerCount,
+    bytesFlushed: tail.bytesFlushed + batch.bytes,
+  };
+  await moveTail(tx, poolId, moved, context);
+  const progressTold = context.progressDue && await tellProgress(tx, poolId, moved, context);
+  await reach("moved");
+  const { entryCount, bytes, markerCount: sealedCount } = batch;
+  return { locked: false, entryCount, bytes, sealedCount, progressTold };
+}
+
+const NOTHING_FLUSHED: Flushed = {
+  locked: false,
+  entryCount: 0,
+  bytes: 0,
+  sealedCount: 0,
+  progressTold: false,
+};
+
+interface Batch {
+  /** Entries before the first marker, within the bounds. */
+  entryCount: number;
+  bytes: number;
+  /** Sequence of the last of them; before the first entry where there are none. */
+  last: number;
+  /** Markers that follow them at once. */
+  markerCount: number;
+  /** Sequence of the last of those; `last` where there are none. */
+  lastMarker: number;
+}
+
+function chooseBatch(entries: Head[], bytesMax: number): Batch {
+  const before = entries[0].sequence - 1;
+  const batch: Batch = { entryCount: 0, bytes: 0, last: before, markerCount: 0, lastMarker: before };
+  for (const { sequence, kind, size_bytes } of entries) {
+    if (kind === "marker") {
+      batch.markerCount += 1;
+      batch.lastMarker = sequence;
+      continue;
+    }
+    const full = batch.entryCount > 0 && batch.bytes + size_bytes > bytesMax;
+    if (batch.markerCount > 0 || full) break;
+    batch.entryCount += 1;
+    batch.bytes += size_bytes;
+    batch.last = batch.lastMarker = sequence;
+  }
+  return batch;
+}
+
+/** Seals the snapshots whose markers have the sequences `(after, last]`. */
+async function seal(
+  tx: Transaction,
+  poolId: string,
+  markers: { after: number; last: number },
+  at: Date,
+): Promise<void> {
+  const sealed = await sealSnapshots(tx, poolId, markers, at);
+  for (const row of sealed.toSorted((a, b) => a.marker_sequence - b.marker_sequence)) {
+    // A command that was not answered at its marker's commit is answered now.
+    if (row.scsi_status === null) await completeAudit(tx, poolId, row.audit_id, reselectedPhases(at), "GOOD");
+    const { snapshot_id: snapshotId, marker_sequence: sequence } = row;
+    await appendEvent(tx, poolId, { type: "snapshot.sealed", at, snapshotId, body: { sequence } });
+  }
+}
+
+async function tellProgress(
+  tx: Transaction,
+  poolId: string,
+  tail: Tail,
+  context: FlushContext,
+): Promise<boolean> {
+  const pending = await selectOldestPending(tx, poolId, tail.sequenceFlushed);
+  if (pending === undefined) return false;
+  const { snapshot_id: snapshotId, marker_sequence: sequence, bytes_before: bytesBefore } = pending;
+  const progress = toProgress(
+    { markerSequence: sequence, bytesBefore },
+    { ...tail, bytesPerSecond: context.bytesPerSecond },
+  );
+  await appendEvent(tx, poolId, {
+    type: "marker.progress",
+    at: context.at,
+    snapshotId,
+    body: { sequence, ...progress },
+  });
+  return true;
+}

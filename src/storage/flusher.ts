@@ -1,0 +1,158 @@
+/**
+ * The flusher: a worker that flushes every pool, one step of one pool after the other.
+ *
+ *     idle ──(woken, or the poll time is over)──► sweeping ──(nothing left to do)──► idle
+ *                                                   │ fault: logged, and tried again after a pause
+ *
+ * It may run in the server's process, in one of its own, or in any number of them: a step holds its pool's tail, and who
+ * finds it held goes on to the next pool. Nothing is kept in memory but the rate, so it may be killed at any time.
+ */
+
+import { type Database, transact } from "../database/client.ts";
+import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
+import type { StorageLimits } from "./limits.ts";
+import type { Pool } from "./pool.ts";
+
+/** How much one more step weighs in the rate that ETAs are told from. */
+const RATE_WEIGHT = 0.2;
+
+/** What a flusher is given besides the database. */
+export interface FlusherOptions {
+  readonly limits: StorageLimits;
+  readonly clock: () => Date;
+  /** Told of a fault; the flusher goes on. */
+  readonly onFault: (error: unknown) => void;
+  readonly onPoint?: (point: FlushPoint) => void | Promise<void>;
+}
+
+// Statements
+
+interface DirtyRow {
+  pool_id: string;
+  name: string;
+  block_size_bytes: number;
+  segment_blocks: number;
+  cache_bytes_max: number;
+  created_at: string;
+}
+
+async function selectDirtyPools(database: Database): Promise<Pool[]> {
+  const rows = await database.$client<DirtyRow[]>`
+    select p.* from pools p
+    join pool_heads h on h.pool_id = p.pool_id
+    join pool_tails t on t.pool_id = p.pool_id
+    where h.sequence_appended > t.entries_flushed`;
+  return rows.map((row) => ({
+    poolId: row.pool_id,
+    name: row.name,
+    blockSizeBytes: row.block_size_bytes,
+    segmentBlocks: row.segment_blocks,
+    cacheBytesMax: row.cache_bytes_max,
+    createdAt: new Date(row.created_at),
+  }));
+}
+
+interface Pace {
+  bytesPerSecond: number;
+  /** When progress was last told, in milliseconds of the epoch. */
+  toldAt: number;
+}
+
+export class Flusher {
+  readonly #stopping = new AbortController();
+  readonly #paces = new Map<string, Pace>();
+  #wake: () => void = () => {};
+  #woken = false;
+  #sweptAt?: Date;
+  #running?: Promise<void>;
+
+  constructor(private readonly database: Database, private readonly options: FlusherOptions) {}
+
+  /** When the flusher last found the database and looked at every pool. */
+  get sweptAt(): Date | undefined {
+    return this.#sweptAt;
+  }
+
+  /** Starts sweeping; ends with {@linkcode Flusher.stop}. */
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Ends after the step in hand. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.wake();
+    await this.#running;
+  }
+
+  /** Tells an idle flusher that there is something to do. */
+  wake(): void {
+    this.#woken = true;
+    this.#wake();
+  }
+
+  /** One step for each pool that has entries; answers whether any was flushed or sealed. */
+  async sweep(): Promise<boolean> {
+    let progressed = false;
+    for (const pool of await selectDirtyPools(this.database)) {
+      const { entryCount, sealedCount } = await this.#step(pool);
+      progressed ||= entryCount + sealedCount > 0;
+      if (this.#stopping.signal.aborted) break;
+    }
+    this.#sweptAt = this.options.clock();
+    return progressed;
+  }
+
+  async #run(): Promise<void> {
+    const { limits: { flushPollMs, flushRetryMs }, onFault } = this.options;
+    while (!this.#stopping.signal.aborted) {
+      this.#woken = false;
+      try {
+        if (!await this.sweep()) await this.#idle(flushPollMs);
+      } catch (error) {
+        onFault(error);
+        await this.#idle(flushRetryMs);
+      }
+    }
+  }
+
+  async #step(pool: Pool): Promise<Flushed> {
+    const { limits, clock, onPoint } = this.options;
+    const at = clock();
+    const pace = this.#paces.get(pool.poolId) ?? { bytesPerSecond: 0, toldAt: 0 };
+    const flushed = await transact(this.database, (tx) =>
+      flushStep(tx, pool, {
+        limits,
+        at,
+        bytesPerSecond: Math.round(pace.bytesPerSecond),
+        progressDue: at.getTime() - pace.toldAt >= limits.progressMs,
+        ...(onPoint === undefined ? {} : { onPoint }),
+      }));
+    this.#paces.set(pool.poolId, nextPace(pace, flushed, at.getTime(), clock().getTime()));
+    return flushed;
+  }
+
+  /** Waits until woken or until `ms` are over, whichever comes first. */
+  #idle(ms: number): Promise<void> {
+    if (this.#woken || this.#stopping.signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/** Follows the rate of full steps; a pause between steps is not slowness. */
+function nextPace(pace: Pace, flushed: Flushed, startedAt: number, endedAt: number): Pace {
+  const seconds = Math.max(1, endedAt - startedAt) / 1000;
+  const rate = flushed.bytes / seconds;
+  const bytesPerSecond = flushed.bytes === 0
+    ? pace.bytesPerSecond
+    : pace.bytesPerSecond === 0
+    ? rate
+    : pace.bytesPerSecond + RATE_WEIGHT * (rate - pace.bytesPerSecond);
+  return { bytesPerSecond, toldAt: flushed.progressTold ? startedAt : pace.toldAt };
+}

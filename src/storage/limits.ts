@@ -1,0 +1,38 @@
+/**
+ * The bounds the storage system keeps. Their values, with the reason for each, stand in `config.ts`.
+ */
+
+export interface StorageLimits {
+  /** Data of one write request, and of one read. */
+  readonly requestBytesMax: number;
+  /** Writes and trims in one request. */
+  readonly requestWritesMax: number;
+  /** Blocks of one trim. */
+  readonly trimBlocksMax: number;
+  /** Data of one append transaction. */
+  readonly batchBytesMax: number;
+  /** Requests of one append transaction. */
+  readonly batchRequestsMax: number;
+  /** Data of all requests of one pool that wait for their transaction in this process. */
+  readonly pendingBytesMax: number;
+  /** The requests themselves. */
+  readonly pendingRequestsMax: number;
+  /** Slots of one pool's open epochs that this process remembers the segment of. */
+  readonly openMapSlotsMax: number;
+  /** Data of one flush transaction. */
+  readonly flushBatchBytesMax: number;
+  /** Entries of one flush transaction. */
+  readonly flushBatchEntriesMax: number;
+  /** How long an idle flusher waits before it looks again. */
+  readonly flushPollMs: number;
+  /** How long a flusher waits after a fault. */
+  readonly flushRetryMs: number;
+  /** Least time between two `marker.progress` events of a pool. */
+  readonly progressMs: number;
+  /** Longest wait of a request for the flusher, be it for a flush or for a seal. */
+  readonly flushWaitMsMax: number;
+  /** How often a waiting request looks again. */
+  readonly flushWaitPollMs: number;
+  /** Names of volumes that this process remembers the place of. */
+  readonly rememberedVolumesMax: number;
+}

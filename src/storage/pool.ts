@@ -1,0 +1,248 @@
+/**
+ * Pools: one storage system each, with its devices, its volumes, one cache and one sequence. Nothing crosses pools.
+ *
+ * Invariants kept here:
+ * - *Ordered* (2): sequence order is commit order within a pool. Sequence numbers are taken from the pool's row
+ *   (`pool_heads`) under its lock, {@linkcode lockPool}, and the lock is held until the commit. A number is given back
+ *   by a rollback, so there are no gaps. A bare PostgreSQL sequence would give neither.
+ * - *One lock* (8): whatever changes the map takes the same lock. Those changes that do more than add also raise
+ *   `mapVersion`, and a process that reads a version it does not know forgets what it remembered of the map.
+ *
+ * The lock is the first one a transaction takes, and nothing slow happens under it. The flusher never takes it: what it
+ * has done stands in a row of its own (`pool_tails`). So what is dirty is a difference of two counters.
+ */
+
+import { and, asc, eq, gt, sql } from "drizzle-orm";
+import {
+  type Connection,
+  type Database,
+  isUniqueViolation,
+  transact,
+  type Transaction,
+} from "../database/client.ts";
+import { devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
+import { StorageError } from "../errors.ts";
+import type { Actor } from "./actor.ts";
+import { appendAudit } from "./audit.ts";
+import { BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN, isBlockSize } from "./block.ts";
+import { appendEvent } from "./event.ts";
+import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { type Page, type PageRequest, toPage } from "./page.ts";
+
+/** What a pool is; it never changes, so a process may remember it. */
+export interface Pool {
+  readonly poolId: string;
+  readonly name: string;
+  readonly blockSizeBytes: number;
+  readonly segmentBlocks: number;
+  /** Writes are refused while the cache holds more. */
+  readonly cacheBytesMax: number;
+  readonly createdAt: Date;
+}
+
+/** The ordered point of a pool, as read under its lock. */
+export interface PoolHead {
+  readonly sequenceAppended: number;
+  readonly bytesAppended: number;
+  readonly mapVersion: number;
+  readonly timelinesCreated: number;
+  readonly segmentsCreated: number;
+  /** Bytes in the cache; at most that, for a flush may be under way. */
+  readonly dirtyBytes: number;
+}
+
+/** A pool and how it stands. Segments and blocks are counts. */
+export interface PoolStatus extends Pool {
+  readonly deviceCount: number;
+  readonly capacityBytes: number;
+  readonly segmentCount: number;
+  readonly freeSegments: number;
+  /** Segments taken, in bytes: what devices run out of. */
+  readonly mappedBytes: number;
+  readonly dirtyEntries: number;
+  readonly dirtyBytes: number;
+  readonly sequenceAppended: number;
+  readonly sequenceFlushed: number;
+}
+
+/** What a new pool may choose. */
+export interface NewPool {
+  readonly name: string;
+  /** A power of two, 512 … 65,536. */
+  readonly blockSizeBytes: number;
+  /** A power of two. */
+  readonly segmentBlocks: number;
+  readonly cacheBytesMax: number;
+}
+
+/** Largest segment: its blocks share one row's worth of work in the flusher. */
+export const SEGMENT_BYTES_MAX = 4 * 1024 * 1024;
+
+// Statements
+
+/** Locks the pool's row until the transaction ends, and reads it. Take it before any other lock. */
+export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHead> {
+  const [row] = await tx.$client<Record<string, number>[]>`
+    select h.sequence_appended, h.bytes_appended, h.map_version, h.timelines_created, h.segments_created,
+      h.bytes_appended - t.bytes_flushed as dirty_bytes
+    from pool_heads h join pool_tails t on t.pool_id = h.pool_id
+    where h.pool_id = ${poolId}
+    for update of h`;
+  return {
+    sequenceAppended: row.sequence_appended,
+    bytesAppended: row.bytes_appended,
+    mapVersion: row.map_version,
+    timelinesCreated: row.timelines_created,
+    segmentsCreated: row.segments_created,
+    dirtyBytes: row.dirty_bytes,
+  };
+}
+
+/** How far {@linkcode advancePool} moves each counter. */
+export interface PoolAdvance {
+  readonly sequences?: number;
+  readonly bytes?: number;
+  readonly mapVersions?: number;
+  readonly timelines?: number;
+  readonly segments?: number;
+}
+
+/** Moves the counters of a pool that this transaction has locked. */
+export async function advancePool(tx: Transaction, poolId: string, by: PoolAdvance): Promise<void> {
+  await tx.$client`
+    update pool_heads set
+      sequence_appended = sequence_appended + ${by.sequences ?? 0}::bigint,
+      bytes_appended = bytes_appended + ${by.bytes ?? 0}::bigint,
+      map_version = map_version + ${by.mapVersions ?? 0}::bigint,
+      timelines_created = timelines_created + ${by.timelines ?? 0}::bigint,
+      segments_created = segments_created + ${by.segments ?? 0}::bigint
+    where pool_id = ${poolId}`;
+}
+
+function selectStatus(database: Connection) {
+  return database.select({
+    poolId: pools.poolId,
+    name: pools.name,
+    blockSizeBytes: pools.blockSizeBytes,
+    segmentBlocks: pools.segmentBlocks,
+    cacheBytesMax: pools.cacheBytesMax,
+    createdAt: pools.createdAt,
+    sequenceAppended: poolHeads.sequenceAppended,
+    bytesAppended: poolHeads.bytesAppended,
+    sequenceFlushed: poolTails.sequenceFlushed,
+    entriesFlushed: poolTails.entriesFlushed,
+    bytesFlushed: poolTails.bytesFlushed,
+    deviceCount: sql<number>`(select count(*) from ${devices} where ${devices.poolId} = ${pools.poolId})`,
+    blockCount: sumOfDevices(sql`${devices.blockCount}`),
+    segmentCount: sumOfDevices(sql`${devices.segmentCount}`),
+    takenSegments: sumOfDevices(sql`${devices.segmentsTouched} - ${devices.segmentsReturned}`),
+  }).from(pools)
+    .innerJoin(poolHeads, eq(poolHeads.poolId, pools.poolId))
+    .innerJoin(poolTails, eq(poolTails.poolId, pools.poolId));
+}
+
+function sumOfDevices(value: ReturnType<typeof sql>) {
+  return sql<
+    number
+  >`(select coalesce(sum(${value}), 0)::bigint from ${devices} where ${devices.poolId} = ${pools.poolId})`;
+}
+
+// Verbs
+
+/**
+ * Creates a pool without devices.
+ *
+ * @throws {StorageError} `name-taken`; `invalid-argument` for a name or size out of bounds.
+ */
+export async function createPool(database: Database, actor: Actor, input: NewPool, at: Date): Promise<Pool> {
+  requireName(input.name);
+  requirePoolShape(input);
+  const pool = { poolId: createId(), ...input, createdAt: at };
+  const { poolId } = pool;
+  try {
+    await transact(database, async (tx) => {
+      await tx.insert(pools).values(pool);
+      await tx.insert(poolHeads).values({ poolId });
+      await tx.insert(poolTails).values({ poolId });
+      await tx.insert(eventHeads).values({ poolId });
+      await appendAudit(tx, actor, {
+        poolId,
+        at,
+        action: "pool.create",
+        targetId: poolId,
+        targetName: pool.name,
+      });
+      await appendEvent(tx, poolId, { type: "pool.created", at, body: { name: pool.name } });
+    });
+  } catch (error) {
+    if (!isUniqueViolation(error, "pools_name")) throw error;
+    throw new StorageError("name-taken", `Cannot create pool ${pool.name}: there is one of that name`);
+  }
+  return pool;
+}
+
+/** @throws {StorageError} `pool-not-found`. */
+export async function getPool(connection: Connection, reference: string): Promise<Pool> {
+  const rows = await connection.select().from(pools)
+    .where(isId(reference) ? eq(pools.poolId, reference) : eq(pools.name, reference));
+  return requireOne(rows, "pool-not-found", reference);
+}
+
+/** How the pool stands. @throws {StorageError} `pool-not-found`. */
+export async function getPoolStatus(database: Database, reference: string): Promise<PoolStatus> {
+  const rows = await selectStatus(database)
+    .where(isId(reference) ? eq(pools.poolId, reference) : eq(pools.name, reference));
+  return toStatus(requireOne(rows, "pool-not-found", reference));
+}
+
+/** The pools, in order of creation. */
+export async function listPools(database: Database, page: PageRequest): Promise<Page<PoolStatus>> {
+  const rows = await selectStatus(database)
+    .where(and(page.after === undefined ? undefined : gt(pools.poolId, page.after)))
+    .orderBy(asc(pools.poolId))
+    .limit(page.itemsMax + 1);
+  return toPage(rows, page, (row) => row.poolId, toStatus);
+}
+
+function requirePoolShape({ blockSizeBytes, segmentBlocks, cacheBytesMax }: NewPool): void {
+  if (!isBlockSize(blockSizeBytes)) {
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot use blocks of ${blockSizeBytes} bytes: expected a power of two, ${BLOCK_SIZE_BYTES_MIN} to ${BLOCK_SIZE_BYTES_MAX}`,
+    );
+  }
+  const segmentBytes = segmentBlocks * blockSizeBytes;
+  if (!Number.isInteger(Math.log2(segmentBlocks)) || segmentBlocks < 1 || segmentBytes > SEGMENT_BYTES_MAX) {
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot use segments of ${segmentBlocks} blocks: expected a power of two and at most ${SEGMENT_BYTES_MAX} bytes`,
+    );
+  }
+  if (!Number.isSafeInteger(cacheBytesMax) || cacheBytesMax < blockSizeBytes) {
+    throw new StorageError(
+      "invalid-argument",
+      "Cannot use this cache bound: expected room for one block at least",
+    );
+  }
+}
+
+function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolStatus {
+  const { poolId, name, blockSizeBytes, segmentBlocks, cacheBytesMax, createdAt } = row;
+  return {
+    poolId,
+    name,
+    blockSizeBytes,
+    segmentBlocks,
+    cacheBytesMax,
+    createdAt,
+    deviceCount: row.deviceCount,
+    capacityBytes: row.blockCount * blockSizeBytes,
+    segmentCount: row.segmentCount,
+    freeSegments: row.segmentCount - row.takenSegments,
+    mappedBytes: row.takenSegments * segmentBlocks * blockSizeBytes,
+    dirtyEntries: row.sequenceAppended - row.entriesFlushed,
+    dirtyBytes: row.bytesAppended - row.bytesFlushed,
+    sequenceAppended: row.sequenceAppended,
+    sequenceFlushed: row.sequenceFlushed,
+  };
+}

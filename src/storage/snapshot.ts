@@ -1,0 +1,377 @@
+/**
+ * Snapshots: the read-only contents of one or more volumes at a marker.
+ *
+ *     pending ──(nothing ahead of the marker is left in the cache)──► sealed
+ *
+ * Invariants kept here:
+ * - *Exact* (3): a snapshot whose marker has sequence m is the replay of all its volumes' writes with a sequence below m.
+ *   The marker takes its number under the pool row's lock, and in the same transaction closes the open epoch of every
+ *   volume it covers. What was appended before belongs to that epoch or an older one; what comes after can only
+ *   land in a later one. So its contents are fixed, and readable, from the marker's commit on.
+ * - *Unpaused* (5): that transaction is a handful of short statements, however much the cache holds and however large
+ *   the volumes are. An append waits for it as it would for one more batch, and nothing else.
+ * - *One lock* (8): closing epochs changes where appends go, so it raises the map version.
+ * - *Told truthfully* (9): snapshot, audit record and event are one transaction with the marker.
+ *
+ * The steps of {@linkcode placeMarker}:
+ * 1. lock the pool
+ * 2. find the volumes, judge the range
+ * 3. append the marker, insert the snapshot and what it covers
+ * 4. close the epochs, move the head
+ * 5. write the audit record and the event
+ */
+
+import { and, asc, eq, gt } from "drizzle-orm";
+import {
+  type Connection,
+  type Database,
+  isUniqueViolation,
+  transact,
+  type Transaction,
+} from "../database/client.ts";
+import { audit, pools, poolTails, snapshots } from "../database/schema.ts";
+import { StorageError } from "../errors.ts";
+import type { SnapshotCdb } from "../scsi/cdb.ts";
+import { completedPhases, disconnectedPhases, selectionPhases } from "../scsi/phases.ts";
+import type { Actor } from "./actor.ts";
+import { appendAudit } from "./audit.ts";
+import { requireInside } from "./block.ts";
+import { insertMarker } from "./cache.ts";
+import { appendEvent } from "./event.ts";
+import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { type Page, type PageRequest, toPage } from "./page.ts";
+import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
+
+export type SnapshotStatus = "pending" | "sealed" | "cancelled" | "failed";
+
+/** What a snapshot covers of a volume: blocks `[lba, lba + blockCount)` as of the end of (timeline, epoch). */
+export interface CoveredVolume {
+  readonly volumeId: string;
+  readonly timelineId: number;
+  readonly epoch: number;
+  readonly lba: number;
+  readonly blockCount: number;
+}
+
+/** How far a pending snapshot is from its seal. */
+export interface SealProgress {
+  readonly entriesAhead: number;
+  readonly bytesAhead: number;
+  /** The flusher's rate of late; 0 before it is known. */
+  readonly bytesPerSecond: number;
+  /** Absent while the rate is not known. */
+  readonly etaSeconds?: number;
+}
+
+export interface Snapshot {
+  readonly pool: Pool;
+  readonly snapshotId: string;
+  readonly name?: string;
+  readonly description?: string;
+  readonly status: SnapshotStatus;
+  /** The marker's sequence: writes below it are inside, all others are not. */
+  readonly sequence: number;
+  readonly volumes: CoveredVolume[];
+  readonly createdAt: Date;
+  readonly sealedAt?: Date;
+  /** Only while pending. */
+  readonly progress?: SealProgress;
+  readonly auditId: string;
+  readonly cdb: Uint8Array;
+}
+
+/** A decoded snapshot command, ready to be carried out. */
+export interface MarkerRequest {
+  readonly name?: string;
+  readonly description?: string;
+  /** The volumes to cover, or `all` of the pool. */
+  readonly volumeIds: string[] | "all";
+  readonly command: SnapshotCdb;
+  readonly cdb: Uint8Array;
+  readonly dataOut?: Uint8Array;
+  readonly receivedAt: Date;
+}
+
+// Statements
+
+interface VolumeRow {
+  volume_id: string;
+  name: string;
+  block_count: number;
+  timeline_id: number;
+  open_epoch: number;
+}
+
+async function selectVolumes(
+  tx: Transaction,
+  poolId: string,
+  volumeIds: string[] | "all",
+): Promise<VolumeRow[]> {
+  const { $client } = tx;
+  const chosen = volumeIds === "all" ? $client`` : $client`and v.volume_id = any(${volumeIds}::uuid[])`;
+  return await $client<VolumeRow[]>`
+    select v.volume_id, v.name, v.block_count, v.timeline_id, t.open_epoch
+    from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
+    where v.pool_id = ${poolId} and v.deleted_at is null ${chosen}
+    order by v.volume_id`;
+}
+
+async function insertCovered(
+  tx: Transaction,
+  poolId: string,
+  snapshotId: string,
+  covered: CoveredVolume[],
+): Promise<void> {
+  await tx.$client`
+    insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count)
+    select ${poolId}, ${snapshotId}, * from unnest(
+      ${covered.map((volume) => volume.volumeId)}::uuid[], ${
+    covered.map((volume) => volume.timelineId)
+  }::bigint[],
+      ${covered.map((volume) => volume.epoch)}::bigint[], ${covered.map((volume) => volume.lba)}::bigint[],
+      ${covered.map((volume) => volume.blockCount)}::bigint[])`;
+}
+
+async function closeEpochs(tx: Transaction, poolId: string, covered: CoveredVolume[]): Promise<void> {
+  await tx.$client`
+    update timelines set open_epoch = open_epoch + 1
+    where pool_id = ${poolId} and timeline_id = any(${covered.map((volume) => volume.timelineId)}::bigint[])`;
+}
+
+function selectSnapshots(connection: Connection) {
+  return connection.select({
+    snapshot: snapshots,
+    pool: pools,
+    tail: poolTails,
+    cdb: audit.cdb,
+  }).from(snapshots)
+    .innerJoin(pools, eq(pools.poolId, snapshots.poolId))
+    .innerJoin(poolTails, eq(poolTails.poolId, snapshots.poolId))
+    .innerJoin(audit, and(eq(audit.poolId, snapshots.poolId), eq(audit.auditId, snapshots.auditId)));
+}
+
+type SnapshotRow = Awaited<ReturnType<typeof selectSnapshots>>[number];
+
+// Verbs
+
+/**
+ * Takes a snapshot: puts its marker at the tail of the queue. Answers once that is committed.
+ *
+ * @throws {StorageError} `volume-not-found`, `lba-out-of-range`, `name-taken`, `invalid-argument`.
+ */
+export async function placeMarker(
+  database: Database,
+  actor: Actor,
+  pool: Pool,
+  request: MarkerRequest,
+  clock: () => Date,
+): Promise<string> {
+  if (request.name !== undefined) requireName(request.name);
+  const snapshotId = createId();
+  try {
+    await transact(database, async (tx) => {
+      // 1.
+      const head = await lockPool(tx, pool.poolId);
+      // 2.
+      const rows = await selectVolumes(tx, pool.poolId, request.volumeIds);
+      const covered = toCovered(rows, request);
+      // 3. to 5.
+      await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
+    });
+  } catch (error) {
+    if (!isUniqueViolation(error, "snapshots_name")) throw error;
+    throw new StorageError(
+      "name-taken",
+      `Cannot take snapshot ${request.name}: the pool has one of that name`,
+    );
+  }
+  return snapshotId;
+}
+
+interface Marker extends MarkerRequest {
+  readonly snapshotId: string;
+  readonly head: PoolHead;
+  readonly covered: CoveredVolume[];
+  readonly at: Date;
+}
+
+/** Steps 3 to 5. Statements on one connection need not wait for each other's answers; only the event comes last. */
+async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: Marker): Promise<void> {
+  const { poolId } = pool;
+  const { snapshotId, head, covered, at } = marker;
+  const sequence = head.sequenceAppended + 1;
+  const auditId = createId();
+  await Promise.all([
+    insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
+    tx.insert(snapshots).values({
+      poolId,
+      snapshotId,
+      name: marker.name ?? null,
+      description: marker.description ?? null,
+      status: "pending",
+      markerSequence: sequence,
+      bytesBefore: head.bytesAppended,
+      auditId,
+      createdAt: at,
+    }),
+    insertCovered(tx, poolId, snapshotId, covered),
+    closeEpochs(tx, poolId, covered),
+    advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
+    appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
+  ]);
+  await appendEvent(tx, poolId, toEvent(marker, sequence));
+}
+
+function toAudit(marker: Marker, poolId: string, auditId: string, markerSequence: number) {
+  const { snapshotId, name, command, cdb, dataOut, receivedAt, at } = marker;
+  const selected = selectionPhases({ receivedAt, dataOut: dataOut !== undefined });
+  return {
+    poolId,
+    auditId,
+    at,
+    action: "snapshot.create" as const,
+    targetId: snapshotId,
+    ...(name === undefined ? {} : { targetName: name }),
+    command: {
+      cdb,
+      markerSequence,
+      ...(dataOut === undefined ? {} : { dataOut }),
+      ...(command.immed ? { scsiStatus: "GOOD" as const } : {}),
+      phases: [...selected, ...(command.immed ? completedPhases(at) : disconnectedPhases(at))],
+    },
+  };
+}
+
+function toEvent({ snapshotId, name, head, at, covered }: Marker, sequence: number) {
+  return {
+    type: "marker.committed" as const,
+    at,
+    snapshotId,
+    body: {
+      sequence,
+      volumeCount: covered.length,
+      bytesAhead: head.dirtyBytes,
+      ...(name === undefined ? {} : { name }),
+    },
+  };
+}
+
+/** @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
+export async function getSnapshot(database: Database, reference: string, poolId?: string): Promise<Snapshot> {
+  const rows = await selectSnapshots(database).where(and(
+    isId(reference) ? eq(snapshots.snapshotId, reference) : eq(snapshots.name, reference),
+    poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
+  )).limit(2);
+  const row = requireOne(rows, "snapshot-not-found", reference);
+  return toSnapshot(row, await selectCovered(database, [row]));
+}
+
+/** The snapshots, of one pool or of all, in order of creation. */
+export async function listSnapshots(
+  database: Database,
+  poolId: string | undefined,
+  page: PageRequest,
+): Promise<Page<Snapshot>> {
+  const rows = await selectSnapshots(database).where(and(
+    poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
+    page.after === undefined ? undefined : gt(snapshots.snapshotId, page.after),
+  )).orderBy(asc(snapshots.snapshotId)).limit(page.itemsMax + 1);
+  const covered = await selectCovered(database, rows);
+  return toPage(rows, page, (row) => row.snapshot.snapshotId, (row) => toSnapshot(row, covered));
+}
+
+/**
+ * The volume of a snapshot that a read means: the one of that id, or the only one.
+ *
+ * @throws {StorageError} `outside-snapshot` for a volume it does not cover, `invalid-argument` when one must be named.
+ */
+export function requireCovered(snapshot: Snapshot, volumeId?: string): CoveredVolume {
+  if (volumeId === undefined && snapshot.volumes.length !== 1) {
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot tell which volume to read: the snapshot covers ${snapshot.volumes.length}; name one`,
+    );
+  }
+  const covered = volumeId === undefined
+    ? snapshot.volumes[0]
+    : snapshot.volumes.find((volume) => volume.volumeId === volumeId.toLowerCase());
+  if (covered === undefined) {
+    throw new StorageError(
+      "outside-snapshot",
+      `Cannot read volume ${volumeId}: the snapshot does not cover it`,
+    );
+  }
+  return covered;
+}
+
+/** What is left to flush before the seal of a snapshot, and how long that takes at the flusher's rate. */
+export function toProgress(
+  { markerSequence, bytesBefore }: { markerSequence: number; bytesBefore: number },
+  tail: { entriesFlushed: number; bytesFlushed: number; bytesPerSecond: number },
+): SealProgress {
+  // No entry behind the oldest marker is ever flushed before it, so all that was flushed was ahead of this one.
+  const entriesAhead = Math.max(0, markerSequence - 1 - tail.entriesFlushed);
+  const bytesAhead = Math.max(0, bytesBefore - tail.bytesFlushed);
+  const { bytesPerSecond } = tail;
+  return {
+    entriesAhead,
+    bytesAhead,
+    bytesPerSecond,
+    ...(bytesPerSecond > 0 ? { etaSeconds: bytesAhead / bytesPerSecond } : {}),
+  };
+}
+
+async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<CoveredRow[]> {
+  const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
+  const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
+  if (ids.length === 0) return [];
+  return await database.$client<CoveredRow[]>`
+    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count from snapshot_volumes
+    where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])
+    order by volume_id`;
+}
+
+interface CoveredRow {
+  snapshot_id: string;
+  volume_id: string;
+  timeline_id: number;
+  epoch: number;
+  first_lba: number;
+  block_count: number;
+}
+
+function toCovered(rows: VolumeRow[], { volumeIds, command }: MarkerRequest): CoveredVolume[] {
+  if (volumeIds !== "all") {
+    const missing = volumeIds.find((id) => !rows.some((row) => row.volume_id === id));
+    if (missing !== undefined) throw new StorageError("volume-not-found", `Cannot find volume ${missing}`);
+  }
+  return rows.map((row) => {
+    const { firstLba: lba } = command;
+    const blockCount = command.blockCount === 0 ? row.block_count - lba : command.blockCount;
+    requireInside({ lba, blockCount }, row.block_count, "snapshot");
+    return { volumeId: row.volume_id, timelineId: row.timeline_id, epoch: row.open_epoch, lba, blockCount };
+  });
+}
+
+function toSnapshot({ snapshot, pool, tail, cdb }: SnapshotRow, covered: CoveredRow[]): Snapshot {
+  return {
+    pool,
+    snapshotId: snapshot.snapshotId,
+    ...(snapshot.name === null ? {} : { name: snapshot.name }),
+    ...(snapshot.description === null ? {} : { description: snapshot.description }),
+    status: snapshot.status,
+    sequence: snapshot.markerSequence,
+    volumes: covered.filter((row) => row.snapshot_id === snapshot.snapshotId).map((row) => ({
+      volumeId: row.volume_id,
+      timelineId: row.timeline_id,
+      epoch: row.epoch,
+      lba: row.first_lba,
+      blockCount: row.block_count,
+    })),
+    createdAt: snapshot.createdAt,
+    ...(snapshot.sealedAt === null ? {} : { sealedAt: snapshot.sealedAt }),
+    ...(snapshot.status === "pending" ? { progress: toProgress(snapshot, tail) } : {}),
+    auditId: snapshot.auditId,
+    cdb: cdb as Uint8Array,
+  };
+}

@@ -1,0 +1,512 @@
+/**
+ * The storage system as front doors see it: one object with a verb for each thing a client can ask for.
+ *
+ * A verb takes references (an id or a name) as clients write them, finds what they mean, and makes one call into the
+ * domain. It owns what a process remembers (volumes by reference, an appender for each pool) and what runs in the
+ * background (the event feed, and the flusher unless it runs elsewhere).
+ */
+
+import { type Database, isConnectionError } from "../database/client.ts";
+import { isMigrated } from "../database/migrate.ts";
+import { StorageError } from "../errors.ts";
+import type { Actor } from "./actor.ts";
+import type { Trim, Write } from "./append.ts";
+import { Appender } from "./appender.ts";
+import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
+import { type BlockRange, toBlockCount } from "./block.ts";
+import { listCache, type QueuedEntry } from "./cache.ts";
+import {
+  addDevice,
+  type Device,
+  getDevice,
+  listDevices,
+  listSegments,
+  type SegmentDescriptor,
+} from "./device.ts";
+import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
+import { EventFeed } from "./event_feed.ts";
+import { Flusher } from "./flusher.ts";
+import type { StorageLimits } from "./limits.ts";
+import type { Page, PageRequest } from "./page.ts";
+import {
+  createPool,
+  getPool,
+  getPoolStatus,
+  listPools,
+  type NewPool,
+  type Pool,
+  type PoolStatus,
+} from "./pool.ts";
+import { readSnapshot, readVolume } from "./read.ts";
+import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
+import { getSnapshot, listSnapshots, requireCovered, type Snapshot } from "./snapshot.ts";
+import { encodeSnapshotCommand, executeSnapshotCommand, type SnapshotCommand } from "./snapshot_command.ts";
+import { createVolume, deleteVolume, getVolume, growVolume, listVolumes, type Volume } from "./volume.ts";
+
+/** The pool that is meant where none is named. */
+export const DEFAULT_POOL = "main";
+
+/** What a storage system is made of. */
+export interface StorageOptions {
+  readonly database: Database;
+  readonly limits: StorageLimits;
+  /** Whether this process flushes; if not, another one must. */
+  readonly flusher: boolean;
+  readonly clock?: () => Date;
+  /** Told of faults in the background, which goes on. */
+  readonly onFault?: (error: unknown) => void;
+}
+
+/** A size in one of its two ways. */
+export type Size = { readonly sizeBytes: number } | { readonly blockCount: number };
+
+/** A snapshot request in words, with references. */
+export interface SnapshotInput {
+  readonly pool?: string;
+  readonly volumes?: string[];
+  readonly lba?: number;
+  readonly blockCount?: number;
+  readonly name?: string;
+  readonly description?: string;
+  /** Answer when sealed rather than at the marker's commit. */
+  readonly untilSealed: boolean;
+}
+
+/** A snapshot request as bytes, with the pool or the volume that it addresses. */
+export interface SnapshotCommandInput {
+  readonly cdb: Uint8Array;
+  readonly dataOut?: Uint8Array;
+  readonly pool?: string;
+  readonly volume?: string;
+}
+
+/** How the parts stand that a request needs. */
+export interface Readiness {
+  readonly database: boolean;
+  readonly migrations: boolean;
+  /** `elsewhere`: this process has none. */
+  readonly flusher: "running" | "stalled" | "elsewhere";
+}
+
+/** A flusher that has not looked at its pools for so long is stalled: it does so every poll, or step. */
+const FLUSHER_STALLED_MS = 35_000;
+
+export class Storage implements AsyncDisposable {
+  readonly database: Database;
+  readonly #limits: StorageLimits;
+  readonly #clock: () => Date;
+  readonly #feed: EventFeed;
+  readonly #flusher?: Flusher;
+  readonly #appenders = new Map<string, Appender>();
+  readonly #volumes = new Map<string, Volume>();
+
+  constructor(options: StorageOptions) {
+    this.database = options.database;
+    this.#limits = options.limits;
+    this.#clock = options.clock ?? (() => new Date());
+    this.#feed = new EventFeed(options.database);
+    if (options.flusher) {
+      const onFault = options.onFault ?? (() => {});
+      this.#flusher = new Flusher(options.database, { limits: options.limits, clock: this.#clock, onFault });
+    }
+  }
+
+  /** Starts what runs in the background. */
+  async start(): Promise<void> {
+    await this.#feed.start();
+    this.#flusher?.start();
+  }
+
+  /** Finishes what is under way and stops the background; the database stays open. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.#appenders.values()].map((appender) => appender.settled()));
+    await this.#flusher?.stop();
+    await this.#feed.stop();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async checkReadiness(): Promise<Readiness> {
+    const flusher = this.#checkFlusher();
+    try {
+      return { database: true, migrations: await isMigrated(this.database), flusher };
+    } catch (error) {
+      if (!isConnectionError(error)) throw error;
+      return { database: false, migrations: false, flusher };
+    }
+  }
+
+  #checkFlusher(): Readiness["flusher"] {
+    if (this.#flusher === undefined) return "elsewhere";
+    const sweptAt = this.#flusher.sweptAt?.getTime() ?? -Infinity;
+    return this.#clock().getTime() - sweptAt < FLUSHER_STALLED_MS ? "running" : "stalled";
+  }
+
+  // Pools
+
+  createPool(actor: Actor, input: NewPool): Promise<Pool> {
+    return createPool(this.database, actor, input, this.#clock());
+  }
+
+  getPool(reference: string): Promise<PoolStatus> {
+    return getPoolStatus(this.database, reference);
+  }
+
+  listPools(page: PageRequest): Promise<Page<PoolStatus>> {
+    return listPools(this.database, page);
+  }
+
+  async listCache(reference: string, page: PageRequest): Promise<Page<QueuedEntry>> {
+    const { poolId } = await getPool(this.database, reference);
+    return await listCache(this.database, poolId, page);
+  }
+
+  /**
+   * Waits until all that was appended so far is flushed (SYNCHRONIZE CACHE) and answers the position.
+   *
+   * @throws {StorageError} `timed-out` when that takes longer than the limit; the flusher goes on all the same.
+   */
+  async flushPool(reference: string, signal: AbortSignal): Promise<{ sequenceFlushed: number }> {
+    const { poolId, sequenceAppended } = await getPoolStatus(this.database, reference);
+    this.#flusher?.wake();
+    for await (const _ of this.#looks(poolId, signal)) {
+      const { sequenceFlushed } = await getPoolStatus(this.database, poolId);
+      if (sequenceFlushed >= sequenceAppended) return { sequenceFlushed };
+    }
+    throw new StorageError(
+      "timed-out",
+      `Cannot tell pool ${reference} flushed in time: the flusher is still at work`,
+    );
+  }
+
+  // Devices
+
+  async addDevice(actor: Actor, input: { name: string; pool?: string } & Size): Promise<Device> {
+    const pool = await getPool(this.database, input.pool ?? DEFAULT_POOL);
+    const device = { name: input.name, blockCount: toBlocks(input, pool) };
+    return await addDevice(this.database, actor, pool, device, this.#clock());
+  }
+
+  async getDevice(reference: string, pool?: string): Promise<Device> {
+    return await getDevice(this.database, reference, await this.#poolId(pool));
+  }
+
+  async listDevices(pool: string | undefined, page: PageRequest): Promise<Page<Device>> {
+    return await listDevices(this.database, await this.#poolId(pool), page);
+  }
+
+  async listDeviceSegments(
+    reference: string,
+    poolReference: string | undefined,
+    page: PageRequest,
+  ): Promise<Page<SegmentDescriptor>> {
+    const device = await this.getDevice(reference, poolReference);
+    const pool = await getPool(this.database, device.poolId);
+    return await listSegments(this.database, pool, device, page);
+  }
+
+  // Volumes
+
+  async createVolume(actor: Actor, input: { name: string; pool?: string } & Size): Promise<Volume> {
+    const pool = await getPool(this.database, input.pool ?? DEFAULT_POOL);
+    const volume = { name: input.name, blockCount: toBlocks(input, pool) };
+    return await createVolume(this.database, actor, pool, volume, this.#clock());
+  }
+
+  async getVolume(reference: string, pool?: string): Promise<Volume> {
+    return await getVolume(this.database, reference, await this.#poolId(pool));
+  }
+
+  async listVolumes(pool: string | undefined, page: PageRequest): Promise<Page<Volume>> {
+    return await listVolumes(this.database, await this.#poolId(pool), page);
+  }
+
+  async growVolume(actor: Actor, reference: string, pool: string | undefined, size: Size): Promise<Volume> {
+    const volume = await this.getVolume(reference, pool);
+    return await growVolume(this.database, actor, volume, toBlocks(size, volume.pool), this.#clock());
+  }
+
+  async deleteVolume(actor: Actor, reference: string, pool?: string): Promise<void> {
+    await deleteVolume(this.database, actor, await this.getVolume(reference, pool), this.#clock());
+  }
+
+  async listVolumeSegments(
+    reference: string,
+    poolReference: string | undefined,
+    page: PageRequest,
+  ): Promise<Page<MappedSlot>> {
+    const { pool, timelineId } = await this.getVolume(reference, poolReference);
+    return await listMappedSlots(this.database, pool.poolId, timelineId, page);
+  }
+
+  // Blocks
+
+  /**
+   * Writes and trims blocks of a volume, as one. Answers the sequence of the last entry, after its commit.
+   *
+   * @throws {StorageError} `volume-not-found`, `lba-out-of-range`, `not-whole-blocks`, `request-too-large`,
+   *   `insufficient-space`, `cache-full`, `too-busy`, `outcome-unknown`.
+   */
+  async append(
+    actor: Actor,
+    reference: string,
+    pool: string | undefined,
+    writes: (Write | Trim)[],
+  ): Promise<{ sequence: number }> {
+    const sizeBytes = requireSmall(this.#limits, writes);
+    const { clientId, priority } = actor;
+    return await this.#withVolume(
+      reference,
+      pool,
+      (volume) =>
+        this.#appender(volume.pool).append({
+          volumeId: volume.volumeId,
+          clientId,
+          priority,
+          writes,
+          sizeBytes,
+        }),
+    );
+  }
+
+  /** The blocks of a range of a live volume, and its block size. */
+  async readVolume(
+    reference: string,
+    pool: string | undefined,
+    range: BlockRange,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#withVolume(reference, pool, (volume) => {
+      this.#requireReadable(range, volume.pool);
+      return readVolume(this.database, volume, range);
+    });
+  }
+
+  /** The blocks of a range of a volume as a snapshot has it; `volume` may be absent when it covers one only. */
+  async readSnapshot(
+    reference: string,
+    pool: string | undefined,
+    volume: string | undefined,
+    range: BlockRange,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const snapshot = await this.getSnapshot(reference, pool);
+    const volumeId = volume === undefined ? undefined : await this.#coveredId(snapshot, volume);
+    this.#requireReadable(range, snapshot.pool);
+    return await readSnapshot(this.database, snapshot.pool, requireCovered(snapshot, volumeId), range);
+  }
+
+  // Snapshots
+
+  /** Takes a snapshot; answers at its marker's commit, or when it is sealed if that was asked for and comes in time. */
+  async takeSnapshot(actor: Actor, input: SnapshotInput, signal: AbortSignal): Promise<Snapshot> {
+    const volumes = await Promise.all(
+      (input.volumes ?? []).map((volume) => this.getVolume(volume, input.pool)),
+    );
+    const pool = await this.#commonPool(volumes, input.pool);
+    const command = encodeSnapshotCommand({
+      ...input,
+      immed: !input.untilSealed,
+      ...(volumes.length === 0 ? {} : { volumeIds: volumes.map((volume) => volume.volumeId) }),
+    });
+    return await this.#execute(actor, pool, command, signal);
+  }
+
+  /** Carries out a snapshot command that came as bytes. */
+  async executeCommand(actor: Actor, input: SnapshotCommandInput, signal: AbortSignal): Promise<Snapshot> {
+    const volume = input.volume === undefined ? undefined : await this.getVolume(input.volume, input.pool);
+    const pool = volume?.pool ?? await getPool(this.database, input.pool ?? DEFAULT_POOL);
+    const { cdb, dataOut } = input;
+    const command = {
+      cdb,
+      ...(dataOut === undefined ? {} : { dataOut }),
+      ...(volume === undefined ? {} : { addressedVolumeId: volume.volumeId }),
+    };
+    return await this.#execute(actor, pool, command, signal);
+  }
+
+  async getSnapshot(reference: string, pool?: string): Promise<Snapshot> {
+    return await getSnapshot(this.database, reference, await this.#poolId(pool));
+  }
+
+  async listSnapshots(pool: string | undefined, page: PageRequest): Promise<Page<Snapshot>> {
+    return await listSnapshots(this.database, await this.#poolId(pool), page);
+  }
+
+  async #execute(actor: Actor, pool: Pool, command: SnapshotCommand, signal: AbortSignal): Promise<Snapshot> {
+    const { snapshotId, command: { immed } } = await executeSnapshotCommand(
+      this.database,
+      actor,
+      pool,
+      command,
+      this.#clock,
+    );
+    this.#flusher?.wake();
+    if (immed) return await getSnapshot(this.database, snapshotId, pool.poolId);
+    for await (const _ of this.#looks(pool.poolId, signal)) {
+      const snapshot = await getSnapshot(this.database, snapshotId, pool.poolId);
+      if (snapshot.status !== "pending") return snapshot;
+    }
+    return await getSnapshot(this.database, snapshotId, pool.poolId);
+  }
+
+  // Audit and events
+
+  listAudit(page: PageRequest): Promise<Page<AuditRecord>> {
+    return listAudit(this.database, page);
+  }
+
+  getAuditRecord(auditId: string): Promise<AuditRecord> {
+    return getAuditRecord(this.database, auditId);
+  }
+
+  /** The stream that a subscriber asks for: its pool, and what of it. */
+  async findStream(
+    input: { pool?: string; volume?: string; snapshot?: string; types?: EventFilter["types"] },
+  ): Promise<{ poolId: string; filter: EventFilter; lastEventId: number }> {
+    const volume = input.volume === undefined ? undefined : await this.getVolume(input.volume, input.pool);
+    const snapshot = input.snapshot === undefined
+      ? undefined
+      : await this.getSnapshot(input.snapshot, input.pool);
+    const { poolId } = volume?.pool ?? snapshot?.pool ??
+      await getPool(this.database, input.pool ?? DEFAULT_POOL);
+    const filter = {
+      ...(volume === undefined ? {} : { volumeId: volume.volumeId }),
+      ...(snapshot === undefined ? {} : { snapshotId: snapshot.snapshotId }),
+      ...(input.types === undefined ? {} : { types: input.types }),
+    };
+    return { poolId, filter, lastEventId: await readLastEventId(this.database, poolId) };
+  }
+
+  listEvents(
+    poolId: string,
+    filter: EventFilter,
+    afterEventId: number,
+    eventsMax: number,
+  ): Promise<StorageEvent[]> {
+    return listEvents(this.database, poolId, filter, afterEventId, eventsMax);
+  }
+
+  followEvents(
+    poolId: string,
+    filter: EventFilter,
+    afterEventId: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<StorageEvent[]> {
+    return this.#feed.follow(poolId, filter, afterEventId, signal);
+  }
+
+  // What the process remembers
+
+  #appender(pool: Pool): Appender {
+    const known = this.#appenders.get(pool.poolId);
+    if (known !== undefined) return known;
+    const appender = new Appender(
+      this.database,
+      pool,
+      this.#limits,
+      this.#clock,
+      () => this.#flusher?.wake(),
+    );
+    this.#appenders.set(pool.poolId, appender);
+    return appender;
+  }
+
+  /**
+   * Calls `use` with the volume of that reference, remembered or looked up. A remembered one may have been deleted and a
+   * new one have its name; `use` then finds no volume, and gets the new one.
+   */
+  async #withVolume<T>(
+    reference: string,
+    pool: string | undefined,
+    use: (volume: Volume) => Promise<T>,
+  ): Promise<T> {
+    const key = `${pool ?? ""}/${reference}`;
+    const known = this.#volumes.get(key);
+    if (known !== undefined) {
+      try {
+        return await use(known);
+      } catch (error) {
+        if (!(error instanceof StorageError) || error.code !== "volume-not-found") throw error;
+        this.#volumes.delete(key);
+      }
+    }
+    const volume = await this.getVolume(reference, pool);
+    if (this.#volumes.size >= this.#limits.rememberedVolumesMax) this.#volumes.clear();
+    this.#volumes.set(key, volume);
+    return await use(volume);
+  }
+
+  async #poolId(reference: string | undefined): Promise<string | undefined> {
+    return reference === undefined ? undefined : (await getPool(this.database, reference)).poolId;
+  }
+
+  /** The id of a volume that a snapshot covers, which may be deleted by now if it is named by id. */
+  async #coveredId(snapshot: Snapshot, reference: string): Promise<string> {
+    const named = snapshot.volumes.some((volume) => volume.volumeId === reference.toLowerCase());
+    return named ? reference : (await this.getVolume(reference, snapshot.pool.poolId)).volumeId;
+  }
+
+  async #commonPool(volumes: Volume[], reference: string | undefined): Promise<Pool> {
+    if (volumes.length === 0) return await getPool(this.database, reference ?? DEFAULT_POOL);
+    const [{ pool }] = volumes;
+    if (volumes.some((volume) => volume.pool.poolId !== pool.poolId)) {
+      throw new StorageError(
+        "invalid-argument",
+        "Cannot take one snapshot of volumes in several pools: nothing crosses pools",
+      );
+    }
+    return pool;
+  }
+
+  #requireReadable({ blockCount }: BlockRange, { blockSizeBytes }: Pool): void {
+    requireBytes(this.#limits, blockCount * blockSizeBytes, "read");
+  }
+
+  /** Looks again at each event of the pool and at each poll, until the longest wait is over or `signal` is aborted. */
+  async *#looks(poolId: string, signal: AbortSignal): AsyncGenerator<void> {
+    const { flushWaitMsMax, flushWaitPollMs } = this.#limits;
+    const over = AbortSignal.any([signal, AbortSignal.timeout(flushWaitMsMax)]);
+    while (!over.aborted) {
+      yield;
+      await this.#feed.whenChanged(poolId, flushWaitPollMs, over);
+    }
+  }
+}
+
+function toBlocks(size: Size, { blockSizeBytes }: Pool): number {
+  return "blockCount" in size ? size.blockCount : toBlockCount(size.sizeBytes, blockSizeBytes);
+}
+
+/** The data bytes of a request, which must be within the limits. */
+function requireSmall(limits: StorageLimits, writes: (Write | Trim)[]): number {
+  if (writes.length < 1 || writes.length > limits.requestWritesMax) {
+    throw new StorageError(
+      "request-too-large",
+      `Cannot take ${writes.length} writes in one request: expected 1 to ${limits.requestWritesMax}`,
+    );
+  }
+  let sizeBytes = 0;
+  let trimBlocks = 0;
+  for (const write of writes) {
+    if ("data" in write) sizeBytes += write.data.length;
+    else trimBlocks += write.trim;
+  }
+  if (trimBlocks > limits.trimBlocksMax) {
+    throw new StorageError(
+      "request-too-large",
+      `Cannot trim ${trimBlocks} blocks in one request: expected at most ${limits.trimBlocksMax}`,
+    );
+  }
+  requireBytes(limits, sizeBytes, "write");
+  return sizeBytes;
+}
+
+function requireBytes({ requestBytesMax }: StorageLimits, sizeBytes: number, verb: "read" | "write"): void {
+  if (sizeBytes > requestBytesMax) {
+    throw new StorageError(
+      "request-too-large",
+      `Cannot ${verb} ${sizeBytes} bytes in one request: expected at most ${requestBytesMax}`,
+    );
+  }
+}

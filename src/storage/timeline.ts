@@ -1,0 +1,42 @@
+/**
+ * Timelines: the history of one volume's contents, a line of epochs. Markers advance the open epoch; a write belongs to
+ * the epoch that was open when it was appended. A timeline starts empty, or from (timeline, epoch) of a snapshot.
+ *
+ * What a reader of (timeline, epoch) may see is its *lineage*: that timeline up to that epoch, then its parent up to
+ * the epoch where it left, and so on.
+ */
+
+import type { Client, Transaction } from "../database/client.ts";
+import { timelines } from "../database/schema.ts";
+import { advancePool, type PoolHead } from "./pool.ts";
+
+/** Above every epoch: reads the live contents of a timeline, whichever epoch is open. */
+export const EPOCH_LIVE = Number.MAX_SAFE_INTEGER;
+
+/** Starts an empty timeline and answers its id. The pool is locked. */
+export async function createTimeline(tx: Transaction, poolId: string, head: PoolHead): Promise<number> {
+  const timelineId = head.timelinesCreated + 1;
+  await tx.insert(timelines).values({ poolId, timelineId });
+  await advancePool(tx, poolId, { timelines: 1 });
+  return timelineId;
+}
+
+/**
+ * Two common table expressions: `lineage`, and `line` with the lineage of the one row of `target (timeline_id, epoch)`
+ * as two arrays in order, for `unnest(line.timeline_ids, line.epochs) with ordinality`. PostgreSQL knows that an
+ * ordinality is sorted, so a `limit` on it stops the walk at the first timeline that has the block.
+ */
+export function lineageOf(client: Client, poolId: string) {
+  return client`
+    lineage (depth, timeline_id, epoch) as (
+      select 0, timeline_id, epoch from target
+      union all
+      select l.depth + 1, t.parent_timeline_id, t.parent_epoch
+      from lineage l join timelines t on t.pool_id = ${poolId} and t.timeline_id = l.timeline_id
+      where t.parent_timeline_id is not null
+    ),
+    line as (
+      select array_agg(timeline_id order by depth) as timeline_ids, array_agg(epoch order by depth) as epochs
+      from lineage
+    )`;
+}

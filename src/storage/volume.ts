@@ -1,0 +1,162 @@
+/**
+ * Volumes: what clients address. A volume is a name, a size and the timeline that holds its contents; it may be larger
+ * than all devices together, for it takes segments only where it is written.
+ *
+ * Invariant, *one lock* (8): growing and deleting change what an append may do, so they take the pool row's lock and raise
+ * the map version. Creating only adds: who does not know a volume looks it up.
+ *
+ * A deleted volume keeps its row and its timeline, because snapshots may stand on it.
+ */
+
+import { and, asc, eq, gt, isNull } from "drizzle-orm";
+import { type Connection, type Database, isUniqueViolation, transact } from "../database/client.ts";
+import { pools, volumes } from "../database/schema.ts";
+import { StorageError } from "../errors.ts";
+import type { Actor } from "./actor.ts";
+import { appendAudit, type AuditAction } from "./audit.ts";
+import { requireBlockCount } from "./block.ts";
+import { appendEvent, type EventType } from "./event.ts";
+import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { type Page, type PageRequest, toPage } from "./page.ts";
+import { advancePool, lockPool, type Pool } from "./pool.ts";
+import { createTimeline } from "./timeline.ts";
+
+/** A volume and the pool it lives in. */
+export interface Volume {
+  readonly volumeId: string;
+  readonly name: string;
+  readonly blockCount: number;
+  readonly timelineId: number;
+  readonly createdAt: Date;
+  readonly pool: Pool;
+}
+
+// Statements
+
+function selectVolumes(connection: Connection) {
+  return connection.select({ volume: volumes, pool: pools }).from(volumes)
+    .innerJoin(pools, eq(pools.poolId, volumes.poolId));
+}
+
+// Verbs
+
+/**
+ * Creates a volume that reads as zeros.
+ *
+ * @throws {StorageError} `name-taken`, `invalid-argument`.
+ */
+export async function createVolume(
+  database: Database,
+  actor: Actor,
+  pool: Pool,
+  input: { name: string; blockCount: number },
+  at: Date,
+): Promise<Volume> {
+  requireName(input.name);
+  requireBlockCount(input.blockCount);
+  const { poolId } = pool;
+  const volumeId = createId();
+  try {
+    return await transact(database, async (tx) => {
+      const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId));
+      const row = { poolId, volumeId, ...input, timelineId, createdAt: at };
+      await tx.insert(volumes).values(row);
+      const volume = { ...row, pool };
+      await appendAudit(tx, actor, toAudit(volume, "volume.create", at));
+      await appendEvent(tx, poolId, toEvent(volume, "volume.created", at));
+      return volume;
+    });
+  } catch (error) {
+    if (!isUniqueViolation(error, "volumes_name")) throw error;
+    throw new StorageError("name-taken", `Cannot create volume ${input.name}: the pool has one of that name`);
+  }
+}
+
+/** @throws {StorageError} `volume-not-found`, `ambiguous-name`. */
+export async function getVolume(connection: Connection, reference: string, poolId?: string): Promise<Volume> {
+  const rows = await selectVolumes(connection).where(and(
+    isId(reference) ? eq(volumes.volumeId, reference) : eq(volumes.name, reference),
+    poolId === undefined ? undefined : eq(volumes.poolId, poolId),
+    isNull(volumes.deletedAt),
+  )).limit(2);
+  return toVolume(requireOne(rows, "volume-not-found", reference));
+}
+
+/** The volumes, of one pool or of all, in order of creation. */
+export async function listVolumes(
+  database: Database,
+  poolId: string | undefined,
+  page: PageRequest,
+): Promise<Page<Volume>> {
+  const rows = await selectVolumes(database).where(and(
+    isNull(volumes.deletedAt),
+    poolId === undefined ? undefined : eq(volumes.poolId, poolId),
+    page.after === undefined ? undefined : gt(volumes.volumeId, page.after),
+  )).orderBy(asc(volumes.volumeId)).limit(page.itemsMax + 1);
+  return toPage(rows, page, (row) => row.volume.volumeId, toVolume);
+}
+
+/**
+ * Grows a volume to `blockCount` blocks; the new ones read as zeros.
+ *
+ * @throws {StorageError} `invalid-argument` when that is less than it has; `volume-not-found`.
+ */
+export async function growVolume(
+  database: Database,
+  actor: Actor,
+  volume: Volume,
+  blockCount: number,
+  at: Date,
+): Promise<Volume> {
+  requireBlockCount(blockCount);
+  const { pool, volumeId } = volume;
+  return await transact(database, async (tx) => {
+    await lockPool(tx, pool.poolId);
+    const current = await getVolume(tx, volumeId, pool.poolId);
+    if (blockCount < current.blockCount) {
+      throw new StorageError(
+        "invalid-argument",
+        `Cannot resize volume ${current.name} to ${blockCount} blocks: it has ${current.blockCount} and can only grow`,
+      );
+    }
+    await tx.update(volumes).set({ blockCount })
+      .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
+    await advancePool(tx, pool.poolId, { mapVersions: 1 });
+    const grown = { ...current, blockCount };
+    await appendAudit(tx, actor, toAudit(grown, "volume.resize", at));
+    await appendEvent(tx, pool.poolId, toEvent(grown, "volume.resized", at));
+    return grown;
+  });
+}
+
+/** Deletes a volume; snapshots of it stay. @throws {StorageError} `volume-not-found`. */
+export async function deleteVolume(
+  database: Database,
+  actor: Actor,
+  volume: Volume,
+  at: Date,
+): Promise<void> {
+  const { pool, volumeId } = volume;
+  await transact(database, async (tx) => {
+    await lockPool(tx, pool.poolId);
+    const current = await getVolume(tx, volumeId, pool.poolId);
+    await tx.update(volumes).set({ deletedAt: at })
+      .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
+    await advancePool(tx, pool.poolId, { mapVersions: 1 });
+    await appendAudit(tx, actor, toAudit(current, "volume.delete", at));
+    await appendEvent(tx, pool.poolId, toEvent(current, "volume.deleted", at));
+  });
+}
+
+function toVolume({ volume, pool }: { volume: typeof volumes.$inferSelect; pool: Pool }): Volume {
+  const { volumeId, name, blockCount, timelineId, createdAt } = volume;
+  return { volumeId, name, blockCount, timelineId, createdAt, pool };
+}
+
+function toAudit({ pool, volumeId, name }: Volume, action: AuditAction, at: Date) {
+  return { poolId: pool.poolId, at, action, targetId: volumeId, targetName: name };
+}
+
+function toEvent({ volumeId, name, blockCount }: Volume, type: EventType, at: Date) {
+  return { type, at, volumeId, body: { name, blockCount } };
+}
