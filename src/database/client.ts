@@ -82,8 +82,14 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
 
 /** Tells whether `error` says that the database could not be reached, or ended the connection. */
 export function isConnectionError(error: unknown): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" && (CONNECTION_CODES.has(code) || /^(08|57P)/.test(code));
+  const { code } = errorFields(error);
+  return code !== undefined && (CONNECTION_CODES.has(code) || /^(08|57P|53300)/.test(code));
+}
+
+/** Tells whether `error` says that PostgreSQL ended a statement or a wait for being too long. */
+export function isOverdue(error: unknown): boolean {
+  const { code } = errorFields(error);
+  return code === "57014" || code === "55P03";
 }
 
 /** Tells whether `error` is PostgreSQL's unique violation on the index or constraint of that name. */

@@ -53,7 +53,7 @@ export interface CoveredVolume {
   readonly blockCount: number;
 }
 
-/** How far a pending snapshot is from its seal. */
+/** How far a snapshot is from its seal; nothing is ahead of a sealed one. */
 export interface SealProgress {
   readonly entriesAhead: number;
   readonly bytesAhead: number;
@@ -74,8 +74,7 @@ export interface Snapshot {
   readonly volumes: CoveredVolume[];
   readonly createdAt: Date;
   readonly sealedAt?: Date;
-  /** Only while pending. */
-  readonly progress?: SealProgress;
+  readonly progress: SealProgress;
   readonly auditId: string;
   readonly cdb: Uint8Array;
 }
@@ -370,7 +369,7 @@ function toSnapshot({ snapshot, pool, tail, cdb }: SnapshotRow, covered: Covered
     })),
     createdAt: snapshot.createdAt,
     ...(snapshot.sealedAt === null ? {} : { sealedAt: snapshot.sealedAt }),
-    ...(snapshot.status === "pending" ? { progress: toProgress(snapshot, tail) } : {}),
+    progress: toProgress(snapshot, tail),
     auditId: snapshot.auditId,
     cdb: cdb as Uint8Array,
   };

@@ -244,7 +244,8 @@ export class Storage implements AsyncDisposable {
   // Blocks
 
   /**
-   * Writes and trims blocks of a volume, as one. Answers the sequence of the last entry, after its commit.
+   * Writes and trims blocks of a volume, as one. Answers the sequence of the last entry and the number of blocks,
+   * after the commit.
    *
    * @throws {StorageError} `volume-not-found`, `lba-out-of-range`, `not-whole-blocks`, `request-too-large`,
    *   `insufficient-space`, `cache-full`, `too-busy`, `outcome-unknown`.
@@ -254,24 +255,17 @@ export class Storage implements AsyncDisposable {
     reference: string,
     pool: string | undefined,
     writes: (Write | Trim)[],
-  ): Promise<{ sequence: number }> {
-    const sizeBytes = requireSmall(this.#limits, writes);
+  ): Promise<{ sequence: number; blockCount: number }> {
+    const { dataBytes: sizeBytes, trimBlocks } = requireSmall(this.#limits, writes);
     const { clientId, priority } = actor;
-    return await this.#withVolume(
-      reference,
-      pool,
-      (volume) =>
-        this.#appender(volume.pool).append({
-          volumeId: volume.volumeId,
-          clientId,
-          priority,
-          writes,
-          sizeBytes,
-        }),
-    );
+    return await this.#withVolume(reference, pool, async ({ volumeId, pool }) => {
+      const request = { volumeId, clientId, priority, writes, sizeBytes };
+      const { sequence } = await this.#appender(pool).append(request);
+      return { sequence, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };
+    });
   }
 
-  /** The blocks of a range of a live volume, and its block size. */
+  /** The blocks of a range of a live volume. */
   async readVolume(
     reference: string,
     pool: string | undefined,
@@ -478,18 +472,21 @@ function toBlocks(size: Size, { blockSizeBytes }: Pool): number {
   return "blockCount" in size ? size.blockCount : toBlockCount(size.sizeBytes, blockSizeBytes);
 }
 
-/** The data bytes of a request, which must be within the limits. */
-function requireSmall(limits: StorageLimits, writes: (Write | Trim)[]): number {
+/** What a request amounts to, which must be within the limits. */
+function requireSmall(
+  limits: StorageLimits,
+  writes: (Write | Trim)[],
+): { dataBytes: number; trimBlocks: number } {
   if (writes.length < 1 || writes.length > limits.requestWritesMax) {
     throw new StorageError(
       "request-too-large",
       `Cannot take ${writes.length} writes in one request: expected 1 to ${limits.requestWritesMax}`,
     );
   }
-  let sizeBytes = 0;
+  let dataBytes = 0;
   let trimBlocks = 0;
   for (const write of writes) {
-    if ("data" in write) sizeBytes += write.data.length;
+    if ("data" in write) dataBytes += write.data.length;
     else trimBlocks += write.trim;
   }
   if (trimBlocks > limits.trimBlocksMax) {
@@ -498,8 +495,8 @@ function requireSmall(limits: StorageLimits, writes: (Write | Trim)[]): number {
       `Cannot trim ${trimBlocks} blocks in one request: expected at most ${limits.trimBlocksMax}`,
     );
   }
-  requireBytes(limits, sizeBytes, "write");
-  return sizeBytes;
+  requireBytes(limits, dataBytes, "write");
+  return { dataBytes, trimBlocks };
 }
 
 function requireBytes({ requestBytesMax }: StorageLimits, sizeBytes: number, verb: "read" | "write"): void {

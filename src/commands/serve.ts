@@ -1,0 +1,96 @@
+/**
+ * `serve`: config → database → storage → front door; stopped in reverse.
+ */
+
+import { type Config, FIRST_POOL, HTTP_LIMITS, STORAGE_LIMITS } from "../config.ts";
+import { startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts";
+import { migrate } from "../database/migrate.ts";
+import { StorageError } from "../errors.ts";
+import { type HttpServer, serveHttp } from "../http/server.ts";
+import { describeFault, startLog } from "../log.ts";
+import { SYSTEM } from "../storage/actor.ts";
+import { Storage } from "../storage/storage.ts";
+import { authenticateAdmin, findAdminToken } from "../token.ts";
+import { untilStopped, useDatabase, whenAborted } from "./process.ts";
+
+/** Serves until SIGINT or SIGTERM. `flusher`: whether this process flushes too. */
+export async function serve(config: Config, options: { flusher: boolean }): Promise<void> {
+  await using resources = new AsyncDisposableStack();
+  using signals = new DisposableStack();
+  const stopped = untilStopped(signals);
+  const { server, token } = await startServer(resources, config, { ...options, signal: stopped });
+  console.log(describeServer(server, token.place));
+  await whenAborted(stopped);
+  console.log("Stopping: finishing what is in flight");
+}
+
+/** A server that runs, and its token. Everything it needs is stopped with `resources`, in reverse. */
+export async function startServer(
+  resources: AsyncDisposableStack,
+  config: Config,
+  options: { flusher: boolean; signal: AbortSignal },
+): Promise<{ server: HttpServer; token: { token: string; place: string } }> {
+  const { logger } = resources.use(await startLog(config));
+  const database = useDatabase(
+    resources,
+    config.databaseUrl ?? await startPostgres(resources, config, options.signal),
+  );
+  const migrations = await migrate(database);
+  logger.info("database ready", { migrations });
+  const storage = new Storage({
+    database,
+    limits: STORAGE_LIMITS,
+    flusher: options.flusher,
+    onFault: (error) => logger.error("background fault", describeFault(error)),
+  });
+  await createFirstPool(storage, config);
+  await storage.start();
+  resources.use(storage);
+  const token = await findAdminToken(config);
+  const server = serveHttp({
+    storage,
+    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    cacheBytesMax: config.cacheBytesMax,
+    authenticate: authenticateAdmin(token.token),
+    onRequest: (record) => logger.info("request", { ...record }),
+    onFault: (error, requestId) => logger.error("request fault", { requestId, ...describeFault(error) }),
+  }, config);
+  resources.defer(() => server.stop(HTTP_LIMITS.drainMs));
+  return { server, token };
+}
+
+async function startPostgres(
+  resources: AsyncDisposableStack,
+  { dataDir }: Config,
+  signal: AbortSignal,
+): Promise<string> {
+  const postgres = await startEmbeddedPostgres({ dataDir, signal, onProgress: (line) => console.log(line) });
+  return resources.use(postgres).url;
+}
+
+/** Creates what is missing of the first pool and its device; another process may be at it at the same time. */
+async function createFirstPool(storage: Storage, { deviceBytes, cacheBytesMax }: Config): Promise<void> {
+  const { name } = FIRST_POOL;
+  try {
+    if ((await storage.listPools({ itemsMax: 1 })).items.length === 0) {
+      await storage.createPool(SYSTEM, { ...FIRST_POOL, cacheBytesMax });
+    }
+    const pool = await storage.getPool(name);
+    if (pool.deviceCount > 0) return;
+    const sizeBytes = deviceBytes - deviceBytes % pool.blockSizeBytes;
+    await storage.addDevice(SYSTEM, { name: `${name}-1`, pool: name, sizeBytes });
+  } catch (error) {
+    if (!(error instanceof StorageError) || error.code !== "name-taken") throw error;
+  }
+}
+
+function describeServer({ url }: HttpServer, place: string): string {
+  const token = place.includes("/") ? `$(cat ${place})` : `$${place}`;
+  return [
+    "",
+    `Snapmark serves at ${url} (reference: ${url}/docs)`,
+    `The token is in ${place}`,
+    `Try: curl -H "Authorization: Bearer ${token}" ${url}/pools`,
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,31 @@
+/**
+ * The lock that makes one server the only one on a data directory.
+ *
+ * It is an advisory lock (`flock`) on a file that stays. The kernel frees it when its holder dies in whatever way, so
+ * there is no stale lock to judge; the number inside serves the message only. The PostgreSQL we start does not
+ * inherit it and may outlive us: the next server takes the lock and adopts that PostgreSQL.
+ */
+
+/** Holds a directory until it is closed. */
+export interface ServerLock {
+  close(): void;
+}
+
+/** Takes `<directory>/server.lock` without waiting. Throws when another server holds it. */
+export async function lockDirectory(directory: string): Promise<ServerLock> {
+  const path = `${directory}/server.lock`;
+  const file = await Deno.open(path, { read: true, write: true, create: true });
+  try {
+    if (!await file.tryLock(true)) {
+      const holder = (await Deno.readTextFile(path)).trim();
+      const process = holder === "" ? "" : ` (process ${holder})`;
+      throw new Error(`Cannot start on ${directory}: another Snapmark server${process} is using it`);
+    }
+    await file.truncate(0);
+    await file.write(new TextEncoder().encode(`${Deno.pid}\n`));
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * What the bundled PostgreSQL is told at every start, each setting with its reason.
+ *
+ * The settings travel on the command line and not in `postgresql.conf`, so that a data directory made by an older
+ * version gets today's values, and so that the socket directory can change between two starts. What decides whether a
+ * commit survives a crash (fsync, synchronous_commit, full_page_writes) stays at PostgreSQL's own default.
+ */
+
+/** The port, which for a Unix socket is only part of the file's name. */
+export const SOCKET_PORT = 5432;
+
+const SETTINGS: Readonly<Record<string, string>> = {
+  // Nothing listens on the network: whoever may enter the socket directory is trusted, nobody else gets that far.
+  listen_addresses: "",
+  port: String(SOCKET_PORT),
+  unix_socket_permissions: "0700",
+  // A server and a few workers with a pool of 10 to 20 connections each.
+  max_connections: "100",
+  // The hot part of the maps and indexes fits; small enough for a machine with 1 GB. The kernel caches the rest.
+  shared_buffers: "256MB",
+  // Blocks written are mostly new rows: with 1 GB, a steady writer would force a checkpoint every few seconds, and
+  // each checkpoint makes every page be logged in full once more.
+  max_wal_size: "4GB",
+  // Block contents rarely compress, and trying takes the CPU time of the transaction that waits.
+  wal_compression: "off",
+};
+
+/** The settings as the argument of `pg_ctl -o`, which a shell splits. */
+export function toServerOptions(socketDirectory: string): string {
+  // The directory is one item of a list: without its quotes, a space would end the item.
+  const settings = { ...SETTINGS, unix_socket_directories: `"${socketDirectory}"` };
+  return Object.entries(settings).map(([name, value]) => `-c ${quoteForShell(`${name}=${value}`)}`).join(" ");
+}
+
+function quoteForShell(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}

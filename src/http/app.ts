@@ -1,0 +1,135 @@
+/**
+ * The HTTP door, put together: what every request passes, the resources, and what is answered to everything else.
+ *
+ * On the way in: an id for the request, the log's line, the bound on the body, the token. On the way out: security
+ * headers. A fault anywhere ends in a problem document.
+ */
+
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { bodyLimit } from "hono/body-limit";
+import { createMiddleware } from "hono/factory";
+import { StorageError } from "../errors.ts";
+import { createId } from "../storage/identifier.ts";
+import { registerAudit } from "./audit.ts";
+import { requireClient } from "./authentication.ts";
+import { registerBlocks } from "./blocks.ts";
+import { registerDevices } from "./devices.ts";
+import { registerDocuments } from "./documents.ts";
+import type { Door, DoorApp, DoorEnv } from "./door.ts";
+import { HttpError } from "./errors.ts";
+import { registerEvents } from "./events.ts";
+import { registerHealth } from "./health.ts";
+import { registerPools } from "./pools.ts";
+import { answerProblem } from "./problem.ts";
+import { registerSnapshots } from "./snapshots.ts";
+import { registerVolumes } from "./volumes.ts";
+
+/** Makes the door's application; `app.fetch` serves a request. */
+export function createApp(door: Door): DoorApp {
+  const app: DoorApp = new OpenAPIHono<DoorEnv>({
+    defaultHook: (result) => {
+      if (result.success) return;
+      throw new HttpError("invalid-request", "Cannot read the request: parts of it are not as documented", {
+        problems: result.error.issues.map(({ path, message }) => ({ path: path.join("."), message })),
+      });
+    },
+  });
+  app.onError((error, c) => answerProblem(error, c, door));
+
+  app.use(identify(door));
+  registerHealth(app, door);
+  registerDocuments(app);
+  app.use(requireClient(door));
+  app.use(boundBody(door));
+  app.use(requireJson());
+  registerPools(app, door);
+  registerDevices(app, door);
+  registerVolumes(app, door);
+  registerBlocks(app, door);
+  registerSnapshots(app, door);
+  registerAudit(app, door);
+  registerEvents(app, door);
+
+  app.notFound((c) => answerProblem(findFault(app, c.req.method, c.req.path), c, door));
+  return app;
+}
+
+const SECURITY_HEADERS = {
+  "cache-control": "no-store",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+};
+
+/** Gives the request its id, and the log its line. */
+function identify(door: Door) {
+  return createMiddleware<DoorEnv>(async (c, next) => {
+    const startedAt = performance.now();
+    const requestId = createId();
+    c.set("requestId", requestId);
+    await next();
+    // The response of an upgrade belongs to the runtime: its headers cannot be touched.
+    if (c.res.status !== 101) {
+      for (const [name, value] of Object.entries(SECURITY_HEADERS)) c.res.headers.set(name, value);
+      c.res.headers.set("x-request-id", requestId);
+    }
+    const client = c.get("client")?.clientName;
+    door.onRequest({
+      requestId,
+      method: c.req.method,
+      path: c.req.path,
+      status: c.res.status,
+      milliseconds: Math.round((performance.now() - startedAt) * 10) / 10,
+      ...(client === undefined ? {} : { client }),
+    });
+  });
+}
+
+/** Refuses bodies over the bound before they are read, or as soon as they exceed it. */
+function boundBody({ limits }: Door) {
+  const limit = (maxSize: number) =>
+    bodyLimit({
+      maxSize,
+      onError: () => {
+        throw new StorageError(
+          "request-too-large",
+          `Cannot take this body: expected at most ${maxSize} bytes`,
+        );
+      },
+    });
+  const [blocks, json] = [limit(limits.blocksBytesMax), limit(limits.jsonBytesMax)];
+  return createMiddleware<DoorEnv>(async (c, next) =>
+    await (c.req.method === "PUT" ? blocks : json)(c, next)
+  );
+}
+
+/** Reads the JSON body of a request that must have one. */
+function requireJson() {
+  return createMiddleware<DoorEnv>(async (c, next) => {
+    const bodied = (c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH";
+    const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
+    if (bodied && type !== "application/json") {
+      throw new HttpError("unsupported-media-type", "Cannot take this body: expected application/json", {
+        headers: { accept: "application/json" },
+      });
+    }
+    await next();
+  });
+}
+
+/** A path that exists with other methods is answered with those; any other does not exist. */
+function findFault(app: DoorApp, method: string, path: string): HttpError {
+  const allowed = app.routes.filter((route) => route.method !== "ALL" && toPattern(route.path).test(path))
+    .flatMap((route) => route.method === "GET" ? ["GET", "HEAD"] : [route.method]);
+  if (allowed.length === 0) {
+    return new HttpError("not-found", "Cannot find this path; /docs lists those that there are");
+  }
+  const allow = [...new Set(allowed)].sort().join(", ");
+  return new HttpError("method-not-allowed", `Cannot ${method} this: expected ${allow}`, {
+    headers: { allow },
+  });
+}
+
+function toPattern(path: string): RegExp {
+  return new RegExp(`^${path.replaceAll(/[.*+?^$()|[\]\\]/g, "\\$&").replaceAll(/:[^/]+/g, "[^/]+")}$`);
+}

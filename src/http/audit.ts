@@ -1,0 +1,132 @@
+/**
+ * `/audit`: who did what, when, by which command.
+ */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import { formatHex } from "../scsi/cdb.ts";
+import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
+import type { AuditedCommand, AuditRecord as StorageAuditRecord } from "../storage/audit.ts";
+import type { Door, DoorApp } from "./door.ts";
+import {
+  Id,
+  ID_KEY,
+  jsonResponse,
+  Moment,
+  Name,
+  pageOf,
+  PageQuery,
+  PROBLEM_RESPONSE,
+  ScsiAnswerBody,
+  Sequence,
+  toPageBody,
+  toPageRequest,
+} from "./schema.ts";
+import { Cdb, toCdbBody } from "./snapshots.ts";
+
+const Phase = z.object({
+  phase: z.enum([
+    "BUS FREE",
+    "ARBITRATION",
+    "SELECTION",
+    "RESELECTION",
+    "COMMAND",
+    "DATA OUT",
+    "STATUS",
+    "MESSAGE IN",
+  ]),
+  at: Moment,
+  message: z.enum(["DISCONNECT", "COMMAND COMPLETE"]).optional(),
+  status: ScsiAnswerBody.shape.status.optional(),
+}).openapi("ScsiPhase");
+
+const Command = z.object({
+  cdb: Cdb,
+  dataOut: z.object({
+    hex: z.string(),
+    name: Name.optional(),
+    description: z.string().optional(),
+    volumeIds: z.array(Id),
+  }).optional().openapi({ description: "The parameter list" }),
+  scsiStatus: ScsiAnswerBody.shape.status.optional().openapi({
+    description: "Absent until the command has ended",
+  }),
+  phases: z.array(Phase),
+  sequence: Sequence.openapi({ description: "The marker's" }),
+}).openapi("AuditedCommand");
+
+const AuditRecord = z.object({
+  id: Id,
+  poolId: Id,
+  at: Moment,
+  clientId: Id,
+  clientName: z.string(),
+  origin: z.string().openapi({ description: "Front door and route", example: "http POST /snapshots" }),
+  action: z.enum([
+    "pool.create",
+    "device.add",
+    "volume.create",
+    "volume.resize",
+    "volume.delete",
+    "snapshot.create",
+  ]),
+  targetId: Id,
+  targetName: z.string().optional(),
+  command: Command.optional().openapi({ description: "Of a snapshot request" }),
+}).openapi("AuditRecord");
+
+const listRoute = createRoute({
+  method: "get",
+  path: "/audit",
+  operationId: "listAudit",
+  summary: "The audit, oldest first",
+  tags: ["audit"],
+  request: { query: PageQuery },
+  responses: {
+    200: jsonResponse("A page of the audit", pageOf("records", AuditRecord)),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+const getRoute = createRoute({
+  method: "get",
+  path: "/audit/{id}",
+  operationId: "getAuditRecord",
+  summary: "One record of the audit",
+  tags: ["audit"],
+  request: { params: z.object({ id: z.string().min(1).max(63) }) },
+  responses: { 200: jsonResponse("The record", AuditRecord), default: PROBLEM_RESPONSE },
+});
+
+export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
+  app.openapi(listRoute, async (c) => {
+    const page = await storage.listAudit(toPageRequest(c.req.valid("query"), limits, ID_KEY));
+    return c.json(toPageBody("records", page, toBody), 200);
+  });
+
+  app.openapi(
+    getRoute,
+    async (c) => c.json(toBody(await storage.getAuditRecord(c.req.valid("param").id)), 200),
+  );
+}
+
+function toBody({ auditId, at, command, ...record }: StorageAuditRecord): z.input<typeof AuditRecord> {
+  return {
+    id: auditId,
+    at: at.toISOString(),
+    ...record,
+    ...(command === undefined ? {} : { command: toCommandBody(command) }),
+  };
+}
+
+function toCommandBody(
+  { cdb, dataOut, markerSequence, ...command }: AuditedCommand,
+): z.input<typeof Command> {
+  return {
+    cdb: toCdbBody(cdb),
+    ...(dataOut === undefined
+      ? {}
+      : { dataOut: { hex: formatHex(dataOut), ...decodeSnapshotParameterList(dataOut) } }),
+    ...command,
+    sequence: markerSequence,
+  };
+}

@@ -1,0 +1,173 @@
+/**
+ * The blocks of volumes: `/volumes/{volume}/blocks/{lba}` and `/volumes/{volume}/writes`.
+ *
+ * Every answer to a write tells its sequence. With the sequence of a snapshot's marker, anyone can tell what is inside.
+ */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import { accepts } from "hono/accepts";
+import type { Trim, Write } from "../storage/append.ts";
+import { type Door, type DoorApp, type DoorContext, toActor } from "./door.ts";
+import { HttpError } from "./errors.ts";
+import {
+  Count,
+  CountParameter,
+  jsonBody,
+  jsonResponse,
+  Lba,
+  LbaParameter,
+  PoolQuery,
+  PROBLEM_RESPONSE,
+  Reference,
+  Sequence,
+} from "./schema.ts";
+
+export const OCTETS = "application/octet-stream";
+
+const Written = z.object({
+  sequence: Sequence.openapi({
+    description: "Inside every snapshot whose marker has a greater sequence, and no other",
+  }),
+  lba: Lba,
+  blockCount: Count,
+}).openapi("Written");
+
+const Blocks = z.object({
+  lba: Lba,
+  blockCount: Count,
+  data: z.string().openapi({ format: "byte", description: "Base64" }),
+}).openapi("Blocks");
+
+const Octets = z.any().openapi({ type: "string", format: "binary" });
+
+const WriteBody = z.strictObject({
+  lba: z.number(),
+  data: z.string().openapi({ format: "byte", description: "Base64 of a whole number of blocks" }),
+});
+const TrimBody = z.strictObject({
+  lba: z.number(),
+  trim: z.number().openapi({ description: "Number of blocks" }),
+});
+const WritesBody = z.strictObject({
+  writes: z.array(z.union([WriteBody, TrimBody])).min(1),
+}).openapi("Writes");
+
+const params = z.object({ volume: Reference, lba: LbaParameter });
+const rangeQuery = PoolQuery.extend({ count: CountParameter });
+
+const putRoute = createRoute({
+  method: "put",
+  path: "/volumes/{volume}/blocks/{lba}",
+  operationId: "writeBlocks",
+  summary: "Write blocks",
+  description: "The body is a whole number of blocks, up to 4 MiB. Answered after the commit.",
+  tags: ["blocks"],
+  request: { params, query: PoolQuery, body: { required: true, content: { [OCTETS]: { schema: Octets } } } },
+  responses: { 200: jsonResponse("The write's place in the queue", Written), default: PROBLEM_RESPONSE },
+});
+
+const getRoute = createRoute({
+  method: "get",
+  path: "/volumes/{volume}/blocks/{lba}",
+  operationId: "readBlocks",
+  summary: "Read blocks",
+  description: "Up to 4 MiB; octets, or base64 in JSON for `Accept: application/json`.",
+  tags: ["blocks"],
+  request: { params, query: rangeQuery },
+  responses: {
+    200: {
+      description: "The blocks",
+      content: { [OCTETS]: { schema: Octets }, "application/json": { schema: Blocks } },
+    },
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+const trimRoute = createRoute({
+  method: "delete",
+  path: "/volumes/{volume}/blocks/{lba}",
+  operationId: "trimBlocks",
+  summary: "Trim blocks: they read as zeros from then on",
+  tags: ["blocks"],
+  request: { params, query: rangeQuery },
+  responses: { 200: jsonResponse("The trim's place in the queue", Written), default: PROBLEM_RESPONSE },
+});
+
+const writesRoute = createRoute({
+  method: "post",
+  path: "/volumes/{volume}/writes",
+  operationId: "writeMany",
+  summary: "Write and trim in many places, as one",
+  description: "In order, and wholly before or wholly behind any marker.",
+  tags: ["blocks"],
+  request: { params: params.pick({ volume: true }), query: PoolQuery, ...jsonBody(WritesBody) },
+  responses: {
+    200: jsonResponse("The request's place in the queue", Written.omit({ lba: true })),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+export function registerBlocks(app: DoorApp, { storage }: Door): void {
+  app.openapi(putRoute, async (c) => {
+    const { volume, lba } = c.req.valid("param");
+    const { pool } = c.req.valid("query");
+    const data = await readOctets(c);
+    const { sequence, blockCount } = await storage.append(toActor(c), volume, pool, [{ lba, data }]);
+    return c.json({ sequence, lba, blockCount }, 200);
+  });
+
+  app.openapi(getRoute, async (c) => {
+    const { volume, lba } = c.req.valid("param");
+    const { pool, count: blockCount = 1 } = c.req.valid("query");
+    const bytes = await storage.readVolume(volume, pool, { lba, blockCount });
+    return answerBlocks(c, { lba, blockCount }, bytes);
+  });
+
+  app.openapi(trimRoute, async (c) => {
+    const { volume, lba } = c.req.valid("param");
+    const { pool, count: trim = 1 } = c.req.valid("query");
+    const { sequence } = await storage.append(toActor(c), volume, pool, [{ lba, trim }]);
+    return c.json({ sequence, lba, blockCount: trim }, 200);
+  });
+
+  app.openapi(writesRoute, async (c) => {
+    const { writes } = c.req.valid("json");
+    const { volume } = c.req.valid("param");
+    const decoded = writes.map((write, index) => "data" in write ? decodeWrite(write, index) : write);
+    const written = await storage.append(toActor(c), volume, c.req.valid("query").pool, decoded);
+    return c.json(written, 200);
+  });
+}
+
+/** Answers blocks as the client accepts them. */
+export function answerBlocks(
+  c: DoorContext,
+  range: { lba: number; blockCount: number },
+  bytes: Uint8Array<ArrayBuffer>,
+) {
+  const type = accepts(c, { header: "Accept", supports: [OCTETS, "application/json"], default: OCTETS });
+  if (type === "application/json") {
+    return c.json({ ...range, data: bytes.toBase64() }, 200, { vary: "accept" });
+  }
+  return c.body(bytes, 200, { "content-type": OCTETS, vary: "accept" });
+}
+
+async function readOctets(c: DoorContext): Promise<Uint8Array> {
+  const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
+  if (type !== OCTETS) {
+    throw new HttpError("unsupported-media-type", `Cannot take this body: expected ${OCTETS}`, {
+      headers: { accept: OCTETS },
+    });
+  }
+  return new Uint8Array(await c.req.arrayBuffer());
+}
+
+function decodeWrite({ lba, data }: z.output<typeof WriteBody>, index: number): Write | Trim {
+  try {
+    return { lba, data: Uint8Array.fromBase64(data) };
+  } catch {
+    throw new HttpError("invalid-request", "Cannot read the request: it has data that is not base64", {
+      problems: [{ path: `writes.${index}.data`, message: "expected base64" }],
+    });
+  }
+}

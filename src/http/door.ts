@@ -1,0 +1,64 @@
+/**
+ * What every part of the HTTP door is given: the storage system, who may come in, and its bounds.
+ */
+
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import type { Actor } from "../storage/actor.ts";
+import type { Storage } from "../storage/storage.ts";
+
+/** The bounds of the door; their values and reasons stand in `config.ts`. */
+export interface HttpLimits {
+  readonly jsonBytesMax: number;
+  readonly blocksBytesMax: number;
+  readonly pageItemsMax: number;
+  readonly pageItemsDefault: number;
+  readonly subscriberBacklogBytesMax: number;
+  readonly subscriberStalledMs: number;
+  readonly subscribersMax: number;
+}
+
+/** One line of the request log. Neither bodies nor tokens are in it. */
+export interface RequestRecord {
+  readonly requestId: string;
+  readonly method: string;
+  readonly path: string;
+  readonly status: number;
+  readonly milliseconds: number;
+  readonly client?: string;
+}
+
+export interface Door {
+  readonly storage: Storage;
+  readonly limits: HttpLimits;
+  /** Cache bound of pools that do not choose one. */
+  readonly cacheBytesMax: number;
+  /** The client whose token it is. */
+  readonly authenticate: (token: string) => Client | undefined;
+  readonly onRequest: (record: RequestRecord) => void;
+  /** Told of faults of the program itself. */
+  readonly onFault: (error: unknown, requestId: string) => void;
+  /** Aborted when the server stops: whoever waits or follows gives up. */
+  readonly stopping: AbortSignal;
+}
+
+/** Who a request comes from. */
+export type Client = Pick<Actor, "clientId" | "clientName" | "priority">;
+
+/** What the middleware has found out before a handler runs. */
+export interface DoorEnv {
+  Variables: { requestId: string; client: Client };
+}
+
+export type DoorApp = OpenAPIHono<DoorEnv>;
+export type DoorContext = Context<DoorEnv>;
+
+/** On whose behalf a request is, and by which route it came. */
+export function toActor(c: DoorContext): Actor {
+  return { ...c.get("client"), origin: `http ${c.req.method} ${c.req.path}` };
+}
+
+/** Ends when the client goes away or the server stops. */
+export function whileConnected(c: DoorContext, { stopping }: Door): AbortSignal {
+  return AbortSignal.any([c.req.raw.signal, stopping]);
+}

@@ -1,0 +1,81 @@
+/**
+ * Errors as the HTTP door answers them: problem documents (RFC 9457) with a stable `code`, and the SCSI answer first
+ * where there is one.
+ */
+
+import type { ErrorCode } from "../errors.ts";
+
+/** Codes of faults that only HTTP knows. */
+export type HttpCode =
+  | "incomplete-body"
+  | "internal-error"
+  | "invalid-request"
+  | "method-not-allowed"
+  | "not-found"
+  | "not-ready"
+  | "too-many-subscribers"
+  | "unauthorized"
+  | "unsupported-media-type";
+
+/** How a code is answered. */
+export interface HttpAnswer {
+  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 422 | 500 | 503 | 504 | 507;
+  readonly title: string;
+  /** When to try again: for faults that pass. */
+  readonly retryAfterSeconds?: number;
+}
+
+/** One row for every code; it does not compile when one is missing. */
+export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = {
+  "ambiguous-name": { status: 409, title: "Several pools have this name" },
+  "audit-record-not-found": { status: 404, title: "No such audit record" },
+  "cache-full": { status: 503, title: "The cache is full", retryAfterSeconds: 1 },
+  "cdb-field-invalid": { status: 422, title: "Invalid field in CDB" },
+  "cdb-length-invalid": { status: 422, title: "The CDB's length disagrees with its operation code" },
+  "cdb-opcode-unknown": { status: 422, title: "Unknown operation code in CDB" },
+  "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
+  "device-not-found": { status: 404, title: "No such device" },
+  "incomplete-body": { status: 400, title: "The request's body ended early" },
+  "insufficient-space": { status: 507, title: "The pool is out of segments" },
+  "internal-error": { status: 500, title: "Internal error" },
+  "invalid-argument": { status: 422, title: "Invalid value" },
+  "invalid-request": { status: 400, title: "Invalid request" },
+  "lba-out-of-range": { status: 422, title: "Logical block address out of range" },
+  "method-not-allowed": { status: 405, title: "Method not allowed" },
+  "name-taken": { status: 409, title: "The name is taken" },
+  "not-found": { status: 404, title: "No such resource" },
+  "not-ready": { status: 503, title: "Not ready", retryAfterSeconds: 1 },
+  "not-whole-blocks": { status: 422, title: "Not a whole number of blocks" },
+  "outcome-unknown": { status: 503, title: "The outcome is unknown" },
+  "outside-snapshot": { status: 422, title: "Outside of what the snapshot covers" },
+  "parameter-list-invalid": { status: 422, title: "Invalid field in parameter list" },
+  "parameter-list-length-invalid": { status: 422, title: "Parameter list length error" },
+  "pool-not-found": { status: 404, title: "No such pool" },
+  "request-too-large": { status: 413, title: "The request is too large" },
+  "snapshot-not-found": { status: 404, title: "No such snapshot" },
+  "timed-out": { status: 504, title: "Timed out" },
+  "too-busy": { status: 503, title: "Too many writes wait for their commit", retryAfterSeconds: 1 },
+  "too-many-subscribers": { status: 503, title: "Too many subscribers", retryAfterSeconds: 10 },
+  "unauthorized": { status: 401, title: "A valid token is required" },
+  "unsupported-media-type": { status: 415, title: "Unsupported media type" },
+  "volume-not-found": { status: 404, title: "No such volume" },
+};
+
+/** What is wrong with one part of a request. */
+export interface FieldProblem {
+  readonly path: string;
+  readonly message: string;
+}
+
+/** A fault that the door itself finds. `detail` is safe to show. */
+export class HttpError extends Error {
+  override readonly name = "HttpError";
+
+  constructor(
+    readonly code: HttpCode,
+    readonly detail: string,
+    readonly extra: { readonly problems?: FieldProblem[]; readonly headers?: Record<string, string> } = {},
+  ) {
+    super(detail);
+  }
+}

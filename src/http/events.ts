@@ -1,0 +1,225 @@
+/**
+ * `/events`: what happened, as a WebSocket or, without upgrade, as a page of JSON.
+ *
+ * A subscriber gets what it missed and then what comes, from its own position on: `after=` resumes without gap or
+ * duplicate, across restarts and from any server. A stream is of one pool.
+ *
+ * A subscriber that does not read is not waited for: as soon as more than the bound stands unread in its socket's buffer
+ * and does not go down in time, it is closed with 4008 and may resume later. Events are read from the table as there is
+ * room, so a slow subscriber holds no memory but that buffer.
+ */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import { EVENT_TYPES, type EventType, type StorageEvent } from "../storage/event.ts";
+import { offeredSubprotocols, SUBPROTOCOL } from "./authentication.ts";
+import type { Door, DoorApp, DoorContext } from "./door.ts";
+import { HttpError } from "./errors.ts";
+import {
+  Count,
+  given,
+  Id,
+  jsonResponse,
+  Moment,
+  Name,
+  PROBLEM_RESPONSE,
+  Reference,
+  Sequence,
+} from "./schema.ts";
+import { Progress } from "./snapshots.ts";
+
+/** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */
+export const CLOSE_SLOW = 4008;
+const CLOSE_GOING_AWAY = 1001;
+const CLOSE_INTERNAL = 1011;
+/** How often a full socket is looked at. */
+const BACKLOG_POLL_MS = 50;
+
+const EventId = Count.openapi({ description: "Rises without a gap within the pool, in commit order" });
+const envelope = { id: EventId, at: Moment, poolId: Id };
+
+function message<D extends z.ZodType>(name: string, types: EventType[], subject: z.ZodRawShape, data: D) {
+  return z.object({ ...envelope, type: z.enum(types), ...subject, data }).openapi(name);
+}
+
+/** The messages that subscribers get. */
+export const Event = z.union([
+  message("PoolEvent", ["pool.created"], {}, z.object({ name: Name })),
+  message("DeviceEvent", ["device.added"], { deviceId: Id }, z.object({ name: Name, blockCount: Count })),
+  message(
+    "VolumeEvent",
+    ["volume.created", "volume.resized", "volume.deleted"],
+    { volumeId: Id },
+    z.object({ name: Name, blockCount: Count }),
+  ),
+  message(
+    "MarkerCommittedEvent",
+    ["marker.committed"],
+    { snapshotId: Id },
+    z.object({
+      sequence: Sequence,
+      name: Name.optional(),
+      volumeCount: Count,
+      bytesAhead: Count.openapi({ description: "At most so many, for a flush may have been under way" }),
+    }),
+  ),
+  message(
+    "MarkerProgressEvent",
+    ["marker.progress"],
+    { snapshotId: Id },
+    z.object({ sequence: Sequence, ...Progress.shape }),
+  ),
+  message(
+    "SnapshotEndedEvent",
+    ["snapshot.sealed", "snapshot.failed"],
+    { snapshotId: Id },
+    z.object({ sequence: Sequence }),
+  ),
+]).openapi("Event");
+
+const query = z.object({
+  snapshot: Reference.optional(),
+  volume: Reference.optional().openapi({ description: "Its events, and those of snapshots that cover it" }),
+  pool: Reference.optional().openapi({
+    description: "By default that of the volume or snapshot, or else `main`",
+  }),
+  type: z.string().max(512).optional().openapi({
+    description: `Comma-separated types: ${EVENT_TYPES.join(", ")}`,
+    example: "marker.committed,snapshot.sealed",
+  }),
+  after: z.string().regex(/^\d{1,15}$/, "expected an event id").transform(Number).optional().openapi({
+    type: "integer",
+    minimum: 0,
+    description: "Events behind this id. By default a WebSocket starts now, a page at the beginning",
+  }),
+  maxResults: z.string().regex(/^\d{1,9}$/, "expected a number").transform(Number).optional().openapi({
+    type: "integer",
+    minimum: 1,
+    description: "Of a page",
+  }),
+});
+
+const eventsRoute = createRoute({
+  method: "get",
+  path: "/events",
+  operationId: "listEvents",
+  summary: "Follow what happens (WebSocket), or read a page of it",
+  description:
+    "With `Upgrade: websocket`, each message is one Event as JSON text. Browsers authenticate by the " +
+    "subprotocols `snapmark.v1` and `snapmark.bearer.<base64url of the token>`. Close codes: 1001 the server stops, " +
+    "4008 the subscriber is too slow; in both cases go on with `after=` the last id.",
+  tags: ["events"],
+  request: { query },
+  responses: {
+    200: jsonResponse("A page of events", z.object({ events: z.array(Event) })),
+    101: { description: "Switching to WebSocket" },
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+export function registerEvents(app: DoorApp, door: Door): void {
+  const { storage, limits } = door;
+  let subscribers = 0;
+
+  app.openapi(eventsRoute, async (c) => {
+    const { type, after, maxResults = limits.pageItemsDefault, ...input } = c.req.valid("query");
+    const stream = await storage.findStream({
+      ...given(input),
+      ...(type === undefined ? {} : { types: toTypes(type) }),
+    });
+    if (c.req.header("upgrade")?.toLowerCase() !== "websocket") {
+      if (maxResults < 1 || maxResults > limits.pageItemsMax) {
+        throw new HttpError(
+          "invalid-request",
+          `Cannot answer ${maxResults} events: expected 1 to ${limits.pageItemsMax}`,
+        );
+      }
+      const events = await storage.listEvents(stream.poolId, stream.filter, after ?? 0, maxResults);
+      return c.json({ events: events.map(toBody) as z.input<typeof Event>[] }, 200);
+    }
+    if (subscribers >= limits.subscribersMax) {
+      throw new HttpError("too-many-subscribers", `Cannot take another subscriber: there are ${subscribers}`);
+    }
+    const { socket, response } = upgrade(c);
+    subscribers += 1;
+    socket.addEventListener("close", () => subscribers -= 1, { once: true });
+    const follow = (signal: AbortSignal) =>
+      storage.followEvents(stream.poolId, stream.filter, after ?? stream.lastEventId, signal);
+    void serveSubscriber(socket, follow, door, c.get("requestId"));
+    return response;
+  });
+}
+
+function upgrade(c: DoorContext): Deno.WebSocketUpgrade {
+  const protocol = offeredSubprotocols(c).includes(SUBPROTOCOL) ? { protocol: SUBPROTOCOL } : {};
+  try {
+    return Deno.upgradeWebSocket(c.req.raw, protocol);
+  } catch {
+    throw new HttpError("invalid-request", "Cannot upgrade: this is no WebSocket handshake");
+  }
+}
+
+/** Sends a subscriber its events until either side closes. */
+async function serveSubscriber(
+  socket: WebSocket,
+  follow: (signal: AbortSignal) => AsyncGenerator<StorageEvent[]>,
+  door: Door,
+  requestId: string,
+): Promise<void> {
+  const closed = new AbortController();
+  socket.addEventListener("close", () => closed.abort(), { once: true });
+  socket.addEventListener("error", () => closed.abort(), { once: true });
+  const ended = AbortSignal.any([closed.signal, door.stopping]);
+  try {
+    if (!await whenOpen(socket, ended)) return;
+    for await (const events of follow(ended)) {
+      for (const event of events) {
+        if (ended.aborted) break;
+        socket.send(JSON.stringify(toBody(event)));
+        if (!await hasRoom(socket, door, ended)) {
+          return socket.close(CLOSE_SLOW, "too slow; resume with after=");
+        }
+      }
+    }
+    if (door.stopping.aborted) socket.close(CLOSE_GOING_AWAY, "the server stops; resume with after=");
+  } catch (error) {
+    door.onFault(error, requestId);
+    if (socket.readyState === WebSocket.OPEN) {
+      socket.close(CLOSE_INTERNAL, "the server failed; resume with after=");
+    }
+  }
+}
+
+async function whenOpen(socket: WebSocket, ended: AbortSignal): Promise<boolean> {
+  if (socket.readyState === WebSocket.CONNECTING) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    socket.addEventListener("open", () => resolve(), { once: true });
+    ended.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+  }
+  return socket.readyState === WebSocket.OPEN;
+}
+
+/** Waits until the socket's buffer is below its bound; false when that takes too long. */
+async function hasRoom(socket: WebSocket, { limits }: Door, ended: AbortSignal): Promise<boolean> {
+  const looks = Math.ceil(limits.subscriberStalledMs / BACKLOG_POLL_MS);
+  for (let look = 0; look < looks; look++) {
+    if (socket.bufferedAmount <= limits.subscriberBacklogBytesMax || ended.aborted) return true;
+    await new Promise((resolve) => setTimeout(resolve, BACKLOG_POLL_MS));
+  }
+  return false;
+}
+
+function toTypes(list: string): EventType[] {
+  const types = list.split(",").map((type) => type.trim());
+  const unknown = types.find((type) => !(EVENT_TYPES as readonly string[]).includes(type));
+  if (unknown !== undefined) {
+    throw new HttpError("invalid-request", "Cannot filter by type: one of them is unknown", {
+      problems: [{ path: "type", message: `expected ${EVENT_TYPES.join(", ")}` }],
+    });
+  }
+  return types as EventType[];
+}
+
+function toBody({ eventId, at, body, ...event }: StorageEvent) {
+  return { id: eventId, ...event, at: at.toISOString(), data: body };
+}

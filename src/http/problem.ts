@@ -1,0 +1,62 @@
+/**
+ * Faults into problem documents: the last station of every request that went wrong.
+ */
+
+import { HTTPException } from "hono/http-exception";
+import { formatScsiAnswer, SCSI_ANSWERS } from "../scsi/sense.ts";
+import { toStorageError } from "../storage/fault.ts";
+import type { Door, DoorContext } from "./door.ts";
+import { HTTP_ANSWERS, HttpError } from "./errors.ts";
+
+/** Answers `error` with its problem document; a fault of the program itself is told to the log and not to the client. */
+export function answerProblem(error: unknown, c: DoorContext, door: Door): Response {
+  const storageError = toStorageError(error);
+  if (storageError !== undefined) {
+    const scsi = SCSI_ANSWERS[storageError.code];
+    return problem(
+      c,
+      storageError.code,
+      storageError.message,
+      scsi === null ? {} : { scsi: formatScsiAnswer(scsi) },
+    );
+  }
+  const httpError = toHttpError(error);
+  if (httpError !== undefined) {
+    const { code, detail, extra: { problems, headers } } = httpError;
+    return problem(c, code, detail, problems === undefined ? {} : { problems }, headers);
+  }
+  door.onFault(error, c.get("requestId"));
+  return problem(c, "internal-error", "The server failed at this request; its log has the details");
+}
+
+function toHttpError(error: unknown): HttpError | undefined {
+  if (error instanceof HttpError) return error;
+  if (error instanceof HTTPException && error.status === 400) {
+    return new HttpError("invalid-request", error.message);
+  }
+  return undefined;
+}
+
+function problem(
+  c: DoorContext,
+  code: keyof typeof HTTP_ANSWERS,
+  detail: string,
+  extra: Record<string, unknown> = {},
+  headers: Record<string, string> = {},
+): Response {
+  const { status, title, retryAfterSeconds } = HTTP_ANSWERS[code];
+  const body = {
+    type: `urn:snapmark:problem:${code}`,
+    title,
+    status,
+    detail,
+    code,
+    requestId: c.get("requestId"),
+    ...extra,
+  };
+  return c.body(JSON.stringify(body), status, {
+    "content-type": "application/problem+json",
+    ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
+    ...headers,
+  });
+}

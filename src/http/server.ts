@@ -1,0 +1,48 @@
+/**
+ * The HTTP door as a server: listens, and on `stop` finishes what is in flight.
+ */
+
+import { createApp } from "./app.ts";
+import type { Door } from "./door.ts";
+
+export interface HttpServer {
+  readonly url: string;
+  /** Stops accepting and waits for what is in flight, at most `drainMs`. */
+  stop(drainMs: number): Promise<void>;
+}
+
+/**
+ * Listens on `host` and `port`; port 0 chooses a free one.
+ *
+ * @throws {Error} when the address cannot be had.
+ */
+export function serveHttp(door: Omit<Door, "stopping">, address: { host: string; port: number }): HttpServer {
+  const stopping = new AbortController();
+  const app = createApp({ ...door, stopping: stopping.signal });
+  const server = listen(address, (request) => app.fetch(request));
+  const { hostname, port } = server.addr as Deno.NetAddr;
+  return {
+    url: `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`,
+    stop: async (drainMs) => {
+      stopping.abort();
+      const timer = Promise.withResolvers<void>();
+      const timeout = setTimeout(timer.resolve, drainMs);
+      await Promise.race([server.shutdown(), timer.promise]);
+      clearTimeout(timeout);
+    },
+  };
+}
+
+function listen(
+  { host, port }: { host: string; port: number },
+  handler: (request: Request) => Response | Promise<Response>,
+): Deno.HttpServer {
+  try {
+    return Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    throw new Error(`Cannot listen on ${host}:${port}: the address is in use; set SNAPMARK_PORT`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * `/snapshots`: snapshot requests are SCSI commands; this is how HTTP carries them.
+ */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import { decodeSnapshotCdb, formatHex, parseCdbHex } from "../scsi/cdb.ts";
+import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
+import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
+import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
+import { answerBlocks, OCTETS } from "./blocks.ts";
+import { type Door, type DoorApp, type DoorContext, toActor, whileConnected } from "./door.ts";
+import { HttpError } from "./errors.ts";
+import {
+  Count,
+  CountParameter,
+  given,
+  Id,
+  ID_KEY,
+  jsonBody,
+  jsonResponse,
+  Lba,
+  LbaParameter,
+  Moment,
+  Name,
+  pageOf,
+  PageQuery,
+  PoolQuery,
+  PROBLEM_RESPONSE,
+  Reference,
+  Sequence,
+  toPageBody,
+  toPageRequest,
+} from "./schema.ts";
+
+export const Cdb = z.object({
+  hex: z.string().openapi({ example: "c00100000000" }),
+  name: z.enum(["SNAPSHOT(6)", "SNAPSHOT(10)", "SNAPSHOT(12)"]),
+  opcode: z.int(),
+  length: z.int(),
+  immed: z.boolean().openapi({ description: "Answer at the marker's commit; clear: when sealed" }),
+  pool: z.boolean().openapi({ description: "Every volume of the pool" }),
+  list: z.boolean().openapi({ description: "A parameter list follows" }),
+  firstLba: Lba,
+  blockCount: Count.openapi({ description: "0: to the end of the volume" }),
+}).openapi("Cdb");
+
+export const Progress = z.object({
+  entriesAhead: Count.openapi({ description: "Entries still to leave the queue ahead of the marker" }),
+  bytesAhead: Count,
+  bytesPerSecond: Count.openapi({ description: "The flusher's rate of late; 0 before it is known" }),
+  etaSeconds: z.number().optional(),
+}).openapi("Progress");
+
+const Snapshot = z.object({
+  id: Id,
+  name: Name.optional(),
+  description: z.string().optional(),
+  poolId: Id,
+  status: z.enum(["pending", "sealed", "cancelled", "failed"]),
+  sequence: Sequence.openapi({
+    description: "The marker's: writes with a smaller one are inside, all others are not",
+  }),
+  volumes: z.array(z.object({
+    volumeId: Id,
+    timelineId: Count,
+    epoch: Count,
+    lba: Lba,
+    blockCount: Count,
+  })),
+  progress: Progress,
+  cdb: Cdb,
+  auditId: Id,
+  createdAt: Moment,
+  sealedAt: Moment.optional(),
+}).openapi("Snapshot");
+
+const InWords = z.strictObject({
+  volumes: z.array(Reference).min(1).optional().openapi({
+    description: "Several are one cut; by default, all of the pool",
+  }),
+  pool: Reference.optional().openapi({ description: "By default `main`" }),
+  lba: Lba.optional().openapi({ description: "First block to cover, of one volume" }),
+  blockCount: Count.optional().openapi({ description: "Blocks to cover, of one volume; 0: to its end" }),
+  name: Name.optional(),
+  description: z.string().max(DESCRIPTION_BYTES_MAX).optional(),
+}).openapi("SnapshotInWords");
+
+const AsCommand = z.strictObject({
+  cdb: z.string().max(64).openapi({ description: "The command in hex", example: "c00300000000" }),
+  dataOut: z.string().max(2 * PARAMETER_LIST_BYTES_MAX).optional().openapi({
+    description: "The parameter list in hex, when LIST is set",
+  }),
+  volume: Reference.optional().openapi({ description: "The volume that the command addresses" }),
+  pool: Reference.optional().openapi({ description: "The pool that it addresses; by default `main`" }),
+}).openapi("SnapshotAsCommand");
+
+const NewSnapshot = z.union([AsCommand, InWords]).openapi("NewSnapshot");
+
+const WaitQuery = z.object({
+  wait: z.enum(["sealed"]).optional().openapi({
+    description: "Answer when sealed (the CDB with IMMED clear)",
+  }),
+});
+
+const params = z.object({ snapshot: Reference });
+
+const takeRoute = createRoute({
+  method: "post",
+  path: "/snapshots",
+  operationId: "takeSnapshot",
+  summary: "Take a snapshot",
+  description:
+    "Puts a marker at the tail of the queue; nobody waits for it. In words, or as a SCSI command in hex. " +
+    "200 when it was asked to wait for the seal and the seal came in time, else 202.",
+  tags: ["snapshots"],
+  request: { query: WaitQuery, ...jsonBody(NewSnapshot) },
+  responses: {
+    200: jsonResponse("Sealed", Snapshot),
+    202: jsonResponse("The marker is committed", Snapshot),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+const listRoute = createRoute({
+  method: "get",
+  path: "/snapshots",
+  operationId: "listSnapshots",
+  summary: "List the snapshots",
+  tags: ["snapshots"],
+  request: { query: PageQuery.extend(PoolQuery.shape) },
+  responses: {
+    200: jsonResponse("A page of snapshots", pageOf("snapshots", Snapshot)),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+const getRoute = createRoute({
+  method: "get",
+  path: "/snapshots/{snapshot}",
+  operationId: "getSnapshot",
+  summary: "A snapshot, with its progress while it is pending",
+  tags: ["snapshots"],
+  request: { params, query: PoolQuery },
+  responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
+});
+
+const readRoute = createRoute({
+  method: "get",
+  path: "/snapshots/{snapshot}/blocks/{lba}",
+  operationId: "readSnapshotBlocks",
+  summary: "Read blocks of a snapshot, pending or sealed",
+  tags: ["snapshots"],
+  request: {
+    params: params.extend({ lba: LbaParameter }),
+    query: PoolQuery.extend({
+      volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
+      count: CountParameter,
+    }),
+  },
+  responses: {
+    200: {
+      description: "The blocks",
+      content: {
+        [OCTETS]: { schema: z.any().openapi({ type: "string", format: "binary" }) },
+        "application/json": { schema: z.object({ lba: Lba, blockCount: Count, data: z.string() }) },
+      },
+    },
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+export function registerSnapshots(app: DoorApp, door: Door): void {
+  const { storage, limits } = door;
+
+  app.openapi(takeRoute, async (c) => {
+    const untilSealed = c.req.valid("query").wait === "sealed";
+    const snapshot = await take(c, door, c.req.valid("json"), untilSealed);
+    const location = { location: `/snapshots/${snapshot.snapshotId}` };
+    const { immed } = decodeSnapshotCdb(snapshot.cdb);
+    if (immed || snapshot.status === "pending") return c.json(toBody(snapshot), 202, location);
+    return c.json(toBody(snapshot), 200, location);
+  });
+
+  app.openapi(listRoute, async (c) => {
+    const query = c.req.valid("query");
+    const page = await storage.listSnapshots(query.pool, toPageRequest(query, limits, ID_KEY));
+    return c.json(toPageBody("snapshots", page, toBody), 200);
+  });
+
+  app.openapi(getRoute, async (c) => {
+    const snapshot = await storage.getSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
+    return c.json(toBody(snapshot), 200);
+  });
+
+  app.openapi(readRoute, async (c) => {
+    const { snapshot, lba } = c.req.valid("param");
+    const { pool, volume, count: blockCount = 1 } = c.req.valid("query");
+    const range = { lba, blockCount };
+    return answerBlocks(c, range, await storage.readSnapshot(snapshot, pool, volume, range));
+  });
+}
+
+function take(
+  c: DoorContext,
+  door: Door,
+  body: z.output<typeof NewSnapshot>,
+  untilSealed: boolean,
+): Promise<StorageSnapshot> {
+  const signal = whileConnected(c, door);
+  if (!("cdb" in body)) return door.storage.takeSnapshot(toActor(c), { ...given(body), untilSealed }, signal);
+  if (untilSealed) {
+    throw new HttpError(
+      "invalid-request",
+      "Cannot wait as well: a CDB says by its IMMED bit when it is answered",
+    );
+  }
+  const { cdb, dataOut, ...addressed } = body;
+  const command = {
+    cdb: parseCdbHex(cdb),
+    ...(dataOut === undefined ? {} : { dataOut: parseDataOut(dataOut) }),
+    ...given(addressed),
+  };
+  return door.storage.executeCommand(toActor(c), command, signal);
+}
+
+function parseDataOut(hex: string): Uint8Array {
+  try {
+    return Uint8Array.fromHex(hex);
+  } catch {
+    throw new HttpError("invalid-request", "Cannot read dataOut: expected hex digits, two a byte");
+  }
+}
+
+/** A CDB as the wire shows it: its bytes, and what they say. */
+export function toCdbBody(cdb: Uint8Array): z.input<typeof Cdb> {
+  return { hex: formatHex(cdb), ...decodeSnapshotCdb(cdb) };
+}
+
+function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
+  const { snapshotId, pool, cdb, createdAt, sealedAt, ...rest } = snapshot;
+  return {
+    id: snapshotId,
+    poolId: pool.poolId,
+    ...rest,
+    cdb: toCdbBody(cdb),
+    createdAt: createdAt.toISOString(),
+    ...(sealedAt === undefined ? {} : { sealedAt: sealedAt.toISOString() }),
+  };
+}

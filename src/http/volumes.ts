@@ -1,0 +1,176 @@
+/**
+ * `/volumes`: virtual drives and their segment maps. Their blocks are in `blocks.ts`.
+ */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import type { Volume as StorageVolume } from "../storage/volume.ts";
+import { type Door, type DoorApp, toActor } from "./door.ts";
+import {
+  Count,
+  given,
+  Id,
+  ID_KEY,
+  jsonBody,
+  jsonResponse,
+  Moment,
+  Name,
+  pageOf,
+  PageQuery,
+  PoolQuery,
+  PROBLEM_RESPONSE,
+  Reference,
+  SizeFields,
+  SLOT_KEY,
+  toPageBody,
+  toPageRequest,
+  toSize,
+} from "./schema.ts";
+
+const Volume = z.object({
+  id: Id,
+  name: Name,
+  poolId: Id,
+  blockSizeBytes: Count,
+  blockCount: Count,
+  sizeBytes: Count,
+  timelineId: Count,
+  createdAt: Moment,
+}).openapi("Volume");
+
+const NewVolume = z.strictObject({
+  name: Name,
+  pool: Reference.optional().openapi({ description: "By default `main`" }),
+  ...SizeFields,
+}).openapi("NewVolume", {
+  description: "Either `sizeBytes` or `blockCount`; it may exceed all physical space",
+});
+
+const NewSize = z.strictObject(SizeFields).openapi("NewSize", {
+  description: "Either `sizeBytes` or `blockCount`",
+});
+
+const MappedSlot = z.object({
+  timelineId: Count,
+  slot: Count.openapi({ description: "Index of the segment-sized run in the volume" }),
+  epoch: Count,
+  segmentId: Count,
+  deviceId: Id,
+}).openapi("MappedSlot");
+
+const params = z.object({ volume: Reference });
+
+const createVolumeRoute = createRoute({
+  method: "post",
+  path: "/volumes",
+  operationId: "createVolume",
+  summary: "Create a volume, which reads as zeros",
+  tags: ["volumes"],
+  request: jsonBody(NewVolume),
+  responses: { 201: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
+});
+
+const listRoute = createRoute({
+  method: "get",
+  path: "/volumes",
+  operationId: "listVolumes",
+  summary: "List the volumes",
+  tags: ["volumes"],
+  request: { query: PageQuery.extend(PoolQuery.shape) },
+  responses: { 200: jsonResponse("A page of volumes", pageOf("volumes", Volume)), default: PROBLEM_RESPONSE },
+});
+
+const getRoute = createRoute({
+  method: "get",
+  path: "/volumes/{volume}",
+  operationId: "getVolume",
+  summary: "A volume",
+  tags: ["volumes"],
+  request: { params, query: PoolQuery },
+  responses: { 200: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
+});
+
+const growRoute = createRoute({
+  method: "patch",
+  path: "/volumes/{volume}",
+  operationId: "growVolume",
+  summary: "Grow a volume; the new blocks read as zeros",
+  tags: ["volumes"],
+  request: { params, query: PoolQuery, ...jsonBody(NewSize) },
+  responses: { 200: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
+});
+
+const deleteRoute = createRoute({
+  method: "delete",
+  path: "/volumes/{volume}",
+  operationId: "deleteVolume",
+  summary: "Delete a volume; its snapshots stay",
+  tags: ["volumes"],
+  request: { params, query: PoolQuery },
+  responses: { 204: { description: "Deleted" }, default: PROBLEM_RESPONSE },
+});
+
+const segmentsRoute = createRoute({
+  method: "get",
+  path: "/volumes/{volume}/segments",
+  operationId: "listVolumeSegments",
+  summary: "The volume's segment map, by slot and epoch",
+  tags: ["volumes"],
+  request: { params, query: PageQuery.extend(PoolQuery.shape) },
+  responses: {
+    200: jsonResponse("A page of the map", pageOf("segments", MappedSlot)),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
+export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
+  app.openapi(createVolumeRoute, async (c) => {
+    const { name, pool, ...size } = c.req.valid("json");
+    const volume = await storage.createVolume(toActor(c), { name, ...given({ pool }), ...toSize(size) });
+    return c.json(toBody(volume), 201, { location: `/volumes/${volume.volumeId}` });
+  });
+
+  app.openapi(listRoute, async (c) => {
+    const query = c.req.valid("query");
+    const page = await storage.listVolumes(query.pool, toPageRequest(query, limits, ID_KEY));
+    return c.json(toPageBody("volumes", page, toBody), 200);
+  });
+
+  app.openapi(getRoute, async (c) => {
+    const volume = await storage.getVolume(c.req.valid("param").volume, c.req.valid("query").pool);
+    return c.json(toBody(volume), 200);
+  });
+
+  app.openapi(growRoute, async (c) => {
+    const { pool } = c.req.valid("query");
+    const size = toSize(c.req.valid("json"));
+    return c.json(toBody(await storage.growVolume(toActor(c), c.req.valid("param").volume, pool, size)), 200);
+  });
+
+  app.openapi(deleteRoute, async (c) => {
+    await storage.deleteVolume(toActor(c), c.req.valid("param").volume, c.req.valid("query").pool);
+    return c.body(null, 204);
+  });
+
+  app.openapi(segmentsRoute, async (c) => {
+    const query = c.req.valid("query");
+    const request = toPageRequest(query, limits, SLOT_KEY);
+    const page = await storage.listVolumeSegments(c.req.valid("param").volume, query.pool, request);
+    return c.json(toPageBody("segments", page, (segment) => segment), 200);
+  });
+}
+
+function toBody(
+  { volumeId, name, blockCount, timelineId, createdAt, pool }: StorageVolume,
+): z.input<typeof Volume> {
+  const { poolId, blockSizeBytes } = pool;
+  return {
+    id: volumeId,
+    name,
+    poolId,
+    blockSizeBytes,
+    blockCount,
+    sizeBytes: blockCount * blockSizeBytes,
+    timelineId,
+    createdAt: createdAt.toISOString(),
+  };
+}

@@ -1,0 +1,62 @@
+/**
+ * The command line: `snapmark serve | worker | migrate | openapi | demo`.
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { demo } from "./commands/demo.ts";
+import { migrateDatabase } from "./commands/migrate.ts";
+import { writeOpenapi } from "./commands/openapi.ts";
+import { serve } from "./commands/serve.ts";
+import { work } from "./commands/worker.ts";
+import { readConfig } from "./config.ts";
+
+const USAGE = `Usage: main.ts COMMAND
+  serve [--no-flusher]   serve HTTP, and flush unless told not to
+  worker                 flush in a process of its own
+  migrate                bring the database to this version's schema
+  openapi [--check]      write openapi.yaml, or check that it is up to date
+  demo [--url URL]       play a snapshot in the middle of writing, on a server of its own or on the one at URL
+The environment configures it; README.md has the table.`;
+
+interface Flags {
+  readonly flusher: boolean;
+  readonly check: boolean;
+  readonly url?: string;
+}
+
+const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
+  serve: ({ flusher }) => serve(readConfig(), { flusher }),
+  worker: () => work(readConfig()),
+  migrate: () => migrateDatabase(readConfig()),
+  openapi: ({ check }) => writeOpenapi({ check }),
+  demo: ({ url }) => demo(readConfig(), url),
+};
+
+/** Runs the command that `args` name and answers the exit code. */
+async function main(args: string[]): Promise<number> {
+  const unknown: string[] = [];
+  const flags = parseArgs(args, {
+    boolean: ["flusher", "check"],
+    string: ["url"],
+    negatable: ["flusher"],
+    default: { flusher: true },
+    unknown: (argument: string, key?: string) => {
+      if (key !== undefined) unknown.push(argument);
+      return true;
+    },
+  });
+  const command = COMMANDS[String(flags._[0])];
+  if (command === undefined || unknown.length > 0 || flags._.length > 1) {
+    console.error(unknown.length > 0 ? `Cannot understand ${unknown.join(" ")}\n${USAGE}` : USAGE);
+    return 2;
+  }
+  try {
+    await command(flags);
+    return 0;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    return 1;
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

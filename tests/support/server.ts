@@ -1,0 +1,101 @@
+/**
+ * Real processes of the program, as a user starts them.
+ */
+
+import { TextLineStream } from "@std/streams";
+import { dirname, fromFileUrl, join } from "@std/path";
+
+const ROOT = dirname(dirname(dirname(fromFileUrl(import.meta.url))));
+const PERMISSIONS = ["net", "read", "write", "run", "env", "sys"].map((name) => `--allow-${name}`);
+/** Longest wait for a process to come up or to end. */
+const PROCESS_MS_MAX = 60_000;
+
+export const TEST_TOKEN = "test-token-0123456789";
+
+export interface TestProcess extends AsyncDisposable {
+  readonly pid: number;
+  kill(signal: Deno.Signal): void;
+  /** Its exit code; fails if it does not end in time. */
+  ended(): Promise<Deno.CommandStatus>;
+}
+
+export interface TestServer extends TestProcess {
+  readonly url: string;
+}
+
+/** Starts `main.ts serve` on a free port and waits until it serves. */
+export async function startServerProcess(
+  environment: { DATABASE_URL: string } & Record<string, string>,
+  args: string[] = [],
+): Promise<TestServer> {
+  const { child, found } = await startProcess(["serve", ...args], environment, /Snapmark serves at (\S+)/);
+  return { ...child, url: found };
+}
+
+/** Starts `main.ts worker` and waits until it flushes. */
+export async function startWorkerProcess(environment: { DATABASE_URL: string }): Promise<TestProcess> {
+  return (await startProcess(["worker"], environment, /(Flushing) /)).child;
+}
+
+async function startProcess(
+  args: string[],
+  environment: Record<string, string>,
+  pattern: RegExp,
+): Promise<{ child: TestProcess; found: string }> {
+  const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
+  const process = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", ...PERMISSIONS, join(ROOT, "src/main.ts"), ...args],
+    env: {
+      SNAPMARK_PORT: "0",
+      SNAPMARK_ADMIN_TOKEN: TEST_TOKEN,
+      SNAPMARK_DATA_DIR: dataDir,
+      SNAPMARK_LOG: "error",
+      ...environment,
+    },
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const deadline = AbortSignal.timeout(PROCESS_MS_MAX);
+  const found = await findLine(process, pattern, deadline);
+  const ended = () => within(process.status, PROCESS_MS_MAX);
+  const child = {
+    pid: process.pid,
+    kill: (signal: Deno.Signal) => process.kill(signal),
+    ended,
+    [Symbol.asyncDispose]: async () => {
+      try {
+        process.kill("SIGKILL");
+      } catch {
+        // It has ended.
+      }
+      await ended();
+      await Deno.remove(dataDir, { recursive: true });
+    },
+  };
+  return { child, found };
+}
+
+/** The first match of `pattern` on standard output, which is read on to its end so that it never fills. */
+async function findLine(process: Deno.ChildProcess, pattern: RegExp, signal: AbortSignal): Promise<string> {
+  const lines = process.stdout.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  signal.addEventListener("abort", () => reject(new Error(`Cannot find ${pattern} in time`)), { once: true });
+  void (async () => {
+    for await (const line of lines) {
+      const match = pattern.exec(line as string);
+      if (match !== null) resolve(match[1]);
+    }
+    reject(new Error(`Cannot find ${pattern}: the process ended`));
+  })();
+  return await promise;
+}
+
+async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`Cannot wait longer than ${ms} ms`)), ms);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

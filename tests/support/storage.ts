@@ -1,0 +1,92 @@
+/**
+ * A storage system on a database of its own, without a flusher: a test drives the flusher step by step.
+ */
+
+import { STORAGE_LIMITS } from "../../src/config.ts";
+import type { Actor } from "../../src/storage/actor.ts";
+import { Flusher } from "../../src/storage/flusher.ts";
+import type { FlusherOptions } from "../../src/storage/flusher.ts";
+import type { StorageLimits } from "../../src/storage/limits.ts";
+import { Storage } from "../../src/storage/storage.ts";
+import { createTestDatabase, type TestDatabase } from "./database.ts";
+
+export const BLOCK_BYTES = 512;
+export const SEGMENT_BLOCKS = 4;
+
+export const TESTER: Actor = {
+  clientId: "00000000-0000-7000-8000-0000000000aa",
+  clientName: "tester",
+  priority: 0,
+  origin: "test",
+};
+
+export interface TestStorage extends AsyncDisposable {
+  readonly test: TestDatabase;
+  readonly storage: Storage;
+  /** Another storage system on the same database, like another server process. */
+  openAnother(options?: { limits?: Partial<StorageLimits>; flusher?: boolean }): Promise<Storage>;
+  createFlusher(options?: Partial<FlusherOptions>): Flusher;
+  /** Flushes until nothing is left. */
+  drain(): Promise<void>;
+}
+
+/** Makes pool `main` with small blocks and segments, and a device of `deviceBlocks`. */
+export async function createTestStorage(
+  options: {
+    limits?: Partial<StorageLimits>;
+    deviceBlocks?: number;
+    cacheBytesMax?: number;
+    flusher?: boolean;
+  } = {},
+): Promise<TestStorage> {
+  const resources = new AsyncDisposableStack();
+  const test = resources.use(await createTestDatabase());
+  const open = async (with_: { limits?: Partial<StorageLimits>; flusher?: boolean } = {}) => {
+    const storage = new Storage({
+      database: test.database,
+      limits: { ...STORAGE_LIMITS, ...with_.limits },
+      flusher: with_.flusher ?? false,
+    });
+    await storage.start();
+    return resources.use(storage);
+  };
+  const createFlusher = (with_: Partial<FlusherOptions> = {}) =>
+    new Flusher(test.database, {
+      limits: STORAGE_LIMITS,
+      clock: () => new Date(),
+      onFault: (error) => {
+        throw error;
+      },
+      ...with_,
+    });
+  const storage = await open(options);
+  await storage.createPool(TESTER, {
+    name: "main",
+    blockSizeBytes: BLOCK_BYTES,
+    segmentBlocks: SEGMENT_BLOCKS,
+    cacheBytesMax: options.cacheBytesMax ?? 2 ** 30,
+  });
+  await storage.addDevice(TESTER, { name: "main-1", blockCount: options.deviceBlocks ?? 1_000_000 });
+  return {
+    test,
+    storage,
+    openAnother: open,
+    createFlusher,
+    drain: async () => {
+      const flusher = createFlusher();
+      while (await flusher.sweep());
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
+
+/** `blockCount` blocks, each filled with a pattern of its own: `tag`, repeated. */
+export function fill(tag: number, blockCount = 1): Uint8Array {
+  const bytes = new Uint8Array(blockCount * BLOCK_BYTES);
+  const words = new Uint32Array(bytes.buffer);
+  const perBlock = BLOCK_BYTES / 4;
+  for (let index = 0; index < words.length; index++) {
+    words[index] = tag * 65_536 + Math.floor(index / perBlock);
+  }
+  return bytes;
+}
