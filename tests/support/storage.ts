@@ -79,14 +79,3 @@ export async function createTestStorage(
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
-
-/** `blockCount` blocks, each filled with a pattern of its own: `tag`, repeated. */
-export function fill(tag: number, blockCount = 1): Uint8Array {
-  const bytes = new Uint8Array(blockCount * BLOCK_BYTES);
-  const words = new Uint32Array(bytes.buffer);
-  const perBlock = BLOCK_BYTES / 4;
-  for (let index = 0; index < words.length; index++) {
-    words[index] = tag * 65_536 + Math.floor(index / perBlock);
-  }
-  return bytes;
-}

@@ -1,0 +1,246 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { StorageError } from "../../src/errors.ts";
+import { fill, readStamps } from "../support/history.ts";
+import {
+  BLOCK_BYTES,
+  createTestStorage,
+  SEGMENT_BLOCKS,
+  TESTER,
+  type TestStorage,
+} from "../support/storage.ts";
+
+const write = (lba: number, stamp: number, blockCount = 1) => ({
+  lba,
+  data: fill(stamp, blockCount, BLOCK_BYTES),
+});
+
+async function stampsOf({ storage }: TestStorage, volume: string, lba: number, blockCount: number) {
+  return readStamps(await storage.readVolume(volume, undefined, { lba, blockCount }), BLOCK_BYTES);
+}
+
+async function rejectsWith(code: string, promise: Promise<unknown>): Promise<void> {
+  const error = await assertRejects(() => promise, StorageError);
+  assertEquals((error as StorageError).code, code);
+}
+
+Deno.test("append() answers the sequence of the request's last entry, one entry per slot touched", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  assertEquals(await storage.append(TESTER, "v", undefined, [write(0, 1)]), { sequence: 1, blockCount: 1 });
+  assertEquals(await storage.append(TESTER, "v", undefined, [write(3, 2, 6)]), {
+    sequence: 4,
+    blockCount: 6,
+  });
+  assertEquals(await stampsOf(test, "v", 0, 10), [1, 0, 0, 2, 3, 4, 5, 6, 7, 0]);
+});
+
+Deno.test("append() numbers concurrent requests of two processes without gap or duplicate", async () => {
+  await using test = await createTestStorage();
+  const other = await test.openAnother();
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  const answers = await Promise.all(
+    Array.from(
+      { length: 100 },
+      (_, i) => (i % 2 === 0 ? test.storage : other).append(TESTER, "v", undefined, [write(i, i + 1)]),
+    ),
+  );
+  const sequences = answers.map(({ sequence }) => sequence).toSorted((a, b) => a - b);
+  assertEquals(sequences, Array.from({ length: 100 }, (_, i) => i + 1));
+});
+
+Deno.test("append() makes sequence order commit order: whoever looks never sees a gap", async () => {
+  await using test = await createTestStorage();
+  const other = await test.openAnother();
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 64 });
+  let writing = true;
+  const writers = Promise.all([test.storage, other].map(async (storage) => {
+    for (let i = 0; i < 60; i++) await storage.append(TESTER, "v", undefined, [write(i % 64, i + 1)]);
+  })).finally(() => writing = false);
+  let looks = 0;
+  while (writing) {
+    const [row] = await test.test.database.$client`select count(*), max(sequence) from cache`;
+    assertEquals(row.count, row.max ?? 0);
+    looks += 1;
+  }
+  await writers;
+  assertEquals(looks > 10, true);
+});
+
+Deno.test("append() takes a write and a trim of one request as one, in their order", async () => {
+  await using test = await createTestStorage();
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  await test.storage.append(TESTER, "v", undefined, [write(0, 10, 8), { lba: 2, trim: 4 }, write(3, 20)]);
+  assertEquals(await stampsOf(test, "v", 0, 8), [10, 11, 0, 20, 0, 0, 16, 17]);
+  await test.drain();
+  assertEquals(await stampsOf(test, "v", 0, 8), [10, 11, 0, 20, 0, 0, 16, 17]);
+});
+
+Deno.test("append() gives a trim that finds nothing a sequence and no segment", async () => {
+  await using test = await createTestStorage();
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 1000 });
+  const before = (await test.storage.getPool("main")).freeSegments;
+  assertEquals(await test.storage.append(TESTER, "v", undefined, [{ lba: 5, trim: 900 }]), {
+    sequence: 1,
+    blockCount: 900,
+  });
+  assertEquals((await test.storage.getPool("main")).freeSegments, before);
+  await test.drain();
+  assertEquals(await stampsOf(test, "v", 0, 1000), new Array(1000).fill(0));
+});
+
+Deno.test("append() trims what a write of the same batch has put there, and what older epochs hold", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  await Promise.all([
+    storage.append(TESTER, "v", undefined, [write(0, 1, 4)]),
+    storage.append(TESTER, "v", undefined, [{ lba: 1, trim: 2 }]),
+  ]);
+  assertEquals(await stampsOf(test, "v", 0, 4), [1, 0, 0, 4]);
+  await storage.takeSnapshot(
+    TESTER,
+    { volumes: ["v"], name: "s", untilSealed: false },
+    AbortSignal.timeout(1e4),
+  );
+  await storage.append(TESTER, "v", undefined, [{ lba: 0, trim: 8 }]);
+  assertEquals(await stampsOf(test, "v", 0, 4), [0, 0, 0, 0]);
+  const snapshot = await storage.readSnapshot("s", undefined, undefined, { lba: 0, blockCount: 4 });
+  assertEquals(readStamps(snapshot, BLOCK_BYTES), [1, 0, 0, 4]);
+});
+
+Deno.test("append() refuses one request of a batch without its neighbours", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
+  const [first, beyond, torn, last] = await Promise.allSettled([
+    storage.append(TESTER, "v", undefined, [write(0, 1)]),
+    storage.append(TESTER, "v", undefined, [write(9, 2, 2)]),
+    storage.append(TESTER, "v", undefined, [{ lba: 0, data: new Uint8Array(100) }]),
+    storage.append(TESTER, "v", undefined, [write(1, 3)]),
+  ]);
+  assertEquals([first.status, beyond.status, torn.status, last.status], [
+    "fulfilled",
+    "rejected",
+    "rejected",
+    "fulfilled",
+  ]);
+  assertEquals((beyond as PromiseRejectedResult).reason.code, "lba-out-of-range");
+  assertEquals((torn as PromiseRejectedResult).reason.code, "not-whole-blocks");
+  assertEquals(await stampsOf(test, "v", 0, 10), [1, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+});
+
+Deno.test("append() refuses a request whole when segments run out, and what was acknowledged can be flushed", async () => {
+  await using test = await createTestStorage({ deviceBlocks: 3 * SEGMENT_BLOCKS });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 1000 });
+  const results = await Promise.allSettled([
+    storage.append(TESTER, "v", undefined, [write(0, 1, 2 * SEGMENT_BLOCKS)]),
+    storage.append(TESTER, "v", undefined, [write(100, 50, 2 * SEGMENT_BLOCKS)]),
+    storage.append(TESTER, "v", undefined, [write(200, 90)]),
+  ]);
+  assertEquals(results.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+  assertEquals((results[1] as PromiseRejectedResult).reason.code, "insufficient-space");
+  assertEquals((await storage.getPool("main")).freeSegments, 0);
+  await rejectsWith("insufficient-space", storage.append(TESTER, "v", undefined, [write(300, 95)]));
+  // Overwriting needs no new segment
+  await storage.append(TESTER, "v", undefined, [write(1, 99)]);
+  await test.drain();
+  assertEquals(await stampsOf(test, "v", 0, 9), [1, 99, 3, 4, 5, 6, 7, 8, 0]);
+  assertEquals(await stampsOf(test, "v", 100, 2), [0, 0]);
+  await storage.addDevice(TESTER, { name: "more", blockCount: SEGMENT_BLOCKS });
+  await storage.append(TESTER, "v", undefined, [write(300, 95)]);
+  assertEquals(await stampsOf(test, "v", 300, 1), [95]);
+});
+
+Deno.test("append() leaves segments that a refused request would have taken on the free list", async () => {
+  await using test = await createTestStorage({ deviceBlocks: 2 * SEGMENT_BLOCKS });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 1000 });
+  await rejectsWith(
+    "insufficient-space",
+    storage.append(TESTER, "v", undefined, [write(0, 1, 3 * SEGMENT_BLOCKS)]),
+  );
+  assertEquals((await storage.getPool("main")).freeSegments, 2);
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 2 * SEGMENT_BLOCKS)]);
+  assertEquals((await storage.getPool("main")).freeSegments, 0);
+});
+
+Deno.test("append() refuses writes over the cache's bound, and takes them again once it is flushed", async () => {
+  await using test = await createTestStorage({ cacheBytesMax: 4 * BLOCK_BYTES });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 4)]);
+  await rejectsWith("cache-full", storage.append(TESTER, "v", undefined, [write(9, 9)]));
+  const { sequence } = await storage.takeSnapshot(
+    TESTER,
+    { volumes: ["v"], untilSealed: false },
+    AbortSignal.timeout(1e4),
+  );
+  assertEquals(sequence, 2);
+  await test.drain();
+  await storage.append(TESTER, "v", undefined, [write(9, 9)]);
+  assertEquals(await stampsOf(test, "v", 9, 1), [9]);
+});
+
+Deno.test("append() sees what another process changed: a marker, a larger size, a deletion", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  const other = await test.openAnother();
+  await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  await other.takeSnapshot(
+    TESTER,
+    { volumes: ["v"], name: "s", untilSealed: false },
+    AbortSignal.timeout(1e4),
+  );
+  await storage.append(TESTER, "v", undefined, [write(0, 2)]);
+  const snapshot = await storage.readSnapshot("s", undefined, undefined, { lba: 0, blockCount: 1 });
+  assertEquals(readStamps(snapshot, BLOCK_BYTES), [1]);
+
+  await other.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await storage.append(TESTER, "v", undefined, [write(19, 3)]);
+  assertEquals(await stampsOf(test, "v", 18, 2), [0, 3]);
+
+  await other.deleteVolume(TESTER, "v");
+  await rejectsWith("volume-not-found", storage.append(TESTER, "v", undefined, [write(0, 4)]));
+  const again = await other.createVolume(TESTER, { name: "v", blockCount: 10 });
+  await storage.append(TESTER, "v", undefined, [write(0, 5)]);
+  assertEquals(await stampsOf(test, again.volumeId, 0, 1), [5]);
+});
+
+Deno.test("append() refuses what the limits forbid: too many writes, too much data, too large a trim, too many waiting", async () => {
+  const limits = {
+    requestWritesMax: 2,
+    requestBytesMax: 4 * BLOCK_BYTES,
+    trimBlocksMax: 8,
+    pendingRequestsMax: 1,
+  };
+  await using test = await createTestStorage({ limits });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  const three = [write(0, 1), write(1, 1), write(2, 1)];
+  await rejectsWith("request-too-large", storage.append(TESTER, "v", undefined, three));
+  await rejectsWith("request-too-large", storage.append(TESTER, "v", undefined, []));
+  await rejectsWith("request-too-large", storage.append(TESTER, "v", undefined, [write(0, 1, 5)]));
+  await rejectsWith("request-too-large", storage.append(TESTER, "v", undefined, [{ lba: 0, trim: 9 }]));
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  const results = await Promise.allSettled(
+    [0, 1, 2, 3].map((lba) => storage.append(TESTER, "v", undefined, [write(lba, 1)])),
+  );
+  const codes = results.flatMap((result) => result.status === "rejected" ? [result.reason.code] : []);
+  assertEquals(new Set(codes), new Set(["too-busy"]));
+});
+
+Deno.test("append() remembers a bounded map and goes on right when it has to forget", async () => {
+  await using test = await createTestStorage({ limits: { openMapSlotsMax: 3 } });
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  for (let round = 1; round <= 2; round++) {
+    for (let lba = 0; lba < 40; lba += SEGMENT_BLOCKS) {
+      await test.storage.append(TESTER, "v", undefined, [write(lba, round * 100 + lba)]);
+    }
+  }
+  assertEquals((await stampsOf(test, "v", 36, 1))[0], 236);
+  const mapped = await test.storage.listVolumeSegments("v", undefined, { itemsMax: 100 });
+  assertEquals(mapped.items.length, 10);
+});

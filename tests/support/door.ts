@@ -1,0 +1,145 @@
+/**
+ * The HTTP door on a test storage: a real server on a free port of this machine, and a way to call it.
+ *
+ * Whatever a test sends, the server may refuse it but never fail at it: a door that was told of a fault of the program
+ * fails its test when it is disposed of.
+ */
+
+import { assertEquals } from "@std/assert";
+import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
+import type { Client, HttpLimits, RequestRecord } from "../../src/http/door.ts";
+import { type HttpServer, serveHttp } from "../../src/http/server.ts";
+import type { Storage } from "../../src/storage/storage.ts";
+import { authenticateAdmin } from "../../src/token.ts";
+import { createTestStorage, type TestStorage } from "./storage.ts";
+
+export const DOOR_TOKEN = "door-token-0123456789";
+
+/** How long a door that is disposed of waits for what is in flight. */
+const DRAIN_MS = 1_000;
+
+/** What a request carries besides its path; at most one of `json`, `octets` and `text`. */
+export interface CallOptions {
+  readonly json?: unknown;
+  readonly octets?: Uint8Array;
+  /** A body as it stands, sent as JSON unless a header says otherwise. */
+  readonly text?: string;
+  readonly headers?: Record<string, string>;
+  /** Another token than the right one; `null` for none. */
+  readonly token?: string | null;
+}
+
+/** An answer; `body` is parsed JSON, octets, text, or undefined where there is none. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  // deno-lint-ignore no-explicit-any -- what is in it is for the test to find out
+  readonly body: any;
+}
+
+export interface TestDoor extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  readonly system: TestStorage;
+  /** One record for each request that was answered. */
+  readonly requests: RequestRecord[];
+  call(method: string, path: string, options?: CallOptions): Promise<Answer>;
+  /** Stops the server, and leaves the storage alone. */
+  stop(): Promise<void>;
+}
+
+export interface TestDoorOptions extends NonNullable<Parameters<typeof createTestStorage>[0]> {
+  readonly http?: Partial<HttpLimits>;
+  /** Cache bound of pools that do not choose one. */
+  readonly poolCacheBytesMax?: number;
+}
+
+/** Opens a door on a new test storage. */
+export async function createTestDoor(options: TestDoorOptions = {}): Promise<TestDoor> {
+  const { http, poolCacheBytesMax, ...storageOptions } = options;
+  const system = await createTestStorage(storageOptions);
+  const door = openTestDoor(system.storage, {
+    blocksBytesMax: options.limits?.requestBytesMax ?? STORAGE_LIMITS.requestBytesMax,
+    ...http,
+  }, poolCacheBytesMax);
+  return {
+    ...door,
+    system,
+    [Symbol.asyncDispose]: async () => {
+      try {
+        await door[Symbol.asyncDispose]();
+      } finally {
+        await system[Symbol.asyncDispose]();
+      }
+    },
+  };
+}
+
+/** Opens a door on a storage system that is somebody else's to close. */
+export function openTestDoor(
+  storage: Storage,
+  limits: Partial<HttpLimits> = {},
+  cacheBytesMax = 2 ** 30,
+): Omit<TestDoor, "system"> {
+  const requests: RequestRecord[] = [];
+  const faults: unknown[] = [];
+  const server = serveHttp({
+    storage,
+    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax, ...limits },
+    cacheBytesMax,
+    authenticate: authenticateAdmin(DOOR_TOKEN) as (token: string) => Client | undefined,
+    onRequest: (record) => requests.push(record),
+    onFault: (error) => faults.push(error),
+  }, { host: "127.0.0.1", port: 0 });
+  const stop = once(() => server.stop(DRAIN_MS));
+  return {
+    url: server.url,
+    port: Number(new URL(server.url).port),
+    requests,
+    call: (method, path, callOptions = {}) => call(server, method, path, callOptions),
+    stop,
+    [Symbol.asyncDispose]: async () => {
+      await stop();
+      assertEquals(faults, [], "the door was told of a fault of the program");
+    },
+  };
+}
+
+async function call(
+  { url }: HttpServer,
+  method: string,
+  path: string,
+  { json, octets, text, headers, token = DOOR_TOKEN }: CallOptions,
+): Promise<Answer> {
+  const type = octets !== undefined
+    ? "application/octet-stream"
+    : json !== undefined || text !== undefined
+    ? "application/json"
+    : undefined;
+  const body = octets ?? text ?? (json === undefined ? undefined : JSON.stringify(json));
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: {
+      ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+      ...(type === undefined ? {} : { "content-type": type }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: body as BodyInit }),
+    redirect: "manual",
+  });
+  return { status: response.status, headers: response.headers, body: await readBody(response) };
+}
+
+async function readBody(response: Response): Promise<unknown> {
+  const bytes = await response.bytes();
+  if (bytes.length === 0) return undefined;
+  const type = response.headers.get("content-type") ?? "";
+  if (type.startsWith("application/octet-stream")) return bytes;
+  const text = new TextDecoder().decode(bytes);
+  return /^application\/(\w+\+)?json/.test(type) ? JSON.parse(text) : text;
+}
+
+function once(act: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined;
+  return () => done ??= act();
+}
