@@ -47,6 +47,8 @@ async function main(): Promise<number> {
   let url = Deno.env.get("TEST_DATABASE_URL");
   if (url === undefined) {
     const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
+    // PostgreSQL runs as another user when we are root, and has to get through.
+    await Deno.chmod(dataDir, 0o711);
     resources.defer(() => Deno.remove(dataDir, { recursive: true }));
     url = resources.use(await startEmbeddedPostgres({ dataDir })).url;
   }

@@ -32,6 +32,13 @@ export async function startServerProcess(
   return { ...child, url: found };
 }
 
+/** Starts `main.ts serve` with the bundled PostgreSQL in `dataDir`, which the caller owns. */
+export async function startBundledServerProcess(dataDir: string): Promise<TestServer> {
+  const environment = { SNAPMARK_DATA_DIR: dataDir };
+  const { child, found } = await startProcess(["serve"], environment, /Snapmark serves at (\S+)/);
+  return { ...child, url: found };
+}
+
 /** Starts `main.ts worker` and waits until it flushes. */
 export async function startWorkerProcess(environment: { DATABASE_URL: string }): Promise<TestProcess> {
   return (await startProcess(["worker"], environment, /(Flushing) /)).child;
