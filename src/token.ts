@@ -60,7 +60,7 @@ async function makeToken(place: string): Promise<string> {
     alphabet: "base64url",
     omitPadding: true,
   });
-  const draft = `${place}.${Deno.pid}`;
+  const draft = `${place}.${crypto.randomUUID()}`;
   await Deno.writeTextFile(draft, `${token}\n`, { mode: 0o600, createNew: true });
   try {
     await Deno.link(draft, place);

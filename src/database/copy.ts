@@ -19,14 +19,21 @@ export interface CopyTarget {
   readonly columns: Readonly<Record<string, CopyType>>;
 }
 
-/** Copies `rows` into the target table, all within `tx`. The rows are encoded whole: the caller bounds their bytes. */
+/**
+ * Copies `rows` into the target table, all within `tx`. The rows are encoded whole: the caller bounds their bytes.
+ *
+ * postgres.js counts the query as answered once it has given its stream, and tells an error that PostgreSQL finds after
+ * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's rejection is
+ * taken over for the time of the copy.
+ */
 export async function copyRows(tx: Transaction, target: CopyTarget, rows: CopyValue[][]): Promise<void> {
   const { $client } = tx;
   const encoded = encodeCopyRows(Object.values(target.columns), rows);
-  const sink = await $client`
-    copy ${$client(target.table)} (${$client(Object.keys(target.columns))}) from stdin (format binary)`
-    .writable();
+  const copying = $client`
+    copy ${$client(target.table)} (${$client(Object.keys(target.columns))}) from stdin (format binary)`;
+  const sink = await copying.writable();
   await new Promise<void>((resolve, reject) => {
+    Object.assign(copying, { reject });
     sink.once("error", reject);
     sink.once("finish", resolve);
     sink.end(encoded);

@@ -1,6 +1,6 @@
 /** Tests of the bundled PostgreSQL, with real servers that are killed in every way a machine can kill them. */
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects } from "@std/assert";
-import { basename, dirname, fromFileUrl, join } from "@std/path";
+import { dirname, fromFileUrl, join } from "@std/path";
 import postgres from "postgres";
 import { setTimeout as delay } from "node:timers/promises";
 import { EmbeddedPostgresError } from "../../src/database/embedded/embedded_error.ts";
@@ -9,6 +9,7 @@ import {
   findEmbeddedPostgres,
   startEmbeddedPostgres,
 } from "../../src/database/embedded/embedded_postgres.ts";
+import { findHome, openHome } from "../../src/database/embedded/home.ts";
 import { parsePostmaster } from "../../src/database/embedded/postmaster.ts";
 import { toServerOptions } from "../../src/database/embedded/settings.ts";
 
@@ -278,8 +279,9 @@ Deno.test("startEmbeddedPostgres() starts over after it was killed while it made
 });
 
 Deno.test("startEmbeddedPostgres() gives up when its signal is aborted, and leaves nothing behind", async () => {
-  await using data = await createDirectory();
-  for (const step of ["Copying", "Creating", "Starting"]) {
+  await using data = await createDataDirectory();
+  await Deno.remove(join(data.path, "postgres"), { recursive: true });
+  for (const step of ["Creating", "Starting"]) {
     const abort = new AbortController();
     const reason = new Error(`Stopped at ${step}`);
     const onProgress = (line: string) => {
@@ -353,51 +355,47 @@ Deno.test({
     await using data = await createDirectory();
     await Deno.chmod(data.path, 0o700);
     const dataDir = join(data.path, "data");
+    const first = await startEmbeddedPostgres({ dataDir });
     const location = join(dataDir, "postgres-location");
-    const homes: string[] = [];
-    await using cleanup = new AsyncDisposableStack();
-    const start = async () => {
-      const server = await startEmbeddedPostgres({ dataDir });
-      const home = (await Deno.readTextFile(location)).split("\n", 1)[0];
-      if (!homes.includes(home)) {
-        homes.push(home);
-        cleanup.defer(() => Deno.remove(home, { recursive: true }));
-      }
-      return server;
-    };
-
-    const first = await start();
-    assertEquals(dirname(homes[0]), "/var/lib/snapmark");
-    assertEquals(first.connection.host, join(homes[0], "run"));
+    const home = (await Deno.readTextFile(location)).split("\n", 1)[0];
+    await using _removal = { [Symbol.asyncDispose]: () => Deno.remove(home, { recursive: true }) };
+    assertEquals(dirname(home), "/var/lib/snapmark");
+    assertEquals(first.connection.host, join(home, "run"));
     await query(first.connection, "CREATE TABLE kept AS SELECT 7 AS number");
     await first.stop();
-    const second = await start();
+
+    await using second = await startEmbeddedPostgres({ dataDir });
     assertEquals((await findEmbeddedPostgres(dataDir)).connection, second.connection);
     assertEquals(await query(second.connection, "SELECT number FROM kept"), [{ number: 7 }]);
-
     const copy = join(data.path, "copy");
     await Deno.mkdir(copy);
     await Deno.copyFile(location, join(copy, "postgres-location"));
     await assertRejects(
       () => startEmbeddedPostgres({ dataDir: copy }),
       Error,
-      `Cannot start on ${homes[0]}: another`,
+      `Cannot start on ${home}: another`,
     );
-    await second.stop();
+  },
+});
 
-    await Deno.remove(dataDir, { recursive: true });
-    const fresh = await start();
-    assertEquals(homes.map((home) => basename(home)), [basename(homes[0]), `${basename(homes[0])}-2`]);
-    await assertRejects(() => query(fresh.connection, "SELECT number FROM kept"), Error, "does not exist");
-    await fresh.stop();
+Deno.test({
+  name: "openHome() as root finds an unreachable data directory's home again, and gives a new one another",
+  ignore: !IS_ROOT,
+  async fn() {
+    await using data = await createDirectory();
+    await Deno.chmod(data.path, 0o700);
+    const { directory } = await openHome(data.path);
+    await using removals = new AsyncDisposableStack();
+    removals.defer(() => Deno.remove(directory));
+    assertEquals((await openHome(data.path)).directory, directory);
+    assertEquals((await findHome(data.path)).directory, directory);
 
-    await Deno.rename(homes[1], `${homes[1]}.away`);
-    await assertRejects(
-      () => startEmbeddedPostgres({ dataDir }),
-      EmbeddedPostgresError,
-      "which does not exist",
-    );
-    await Deno.rename(`${homes[1]}.away`, homes[1]);
+    await Deno.remove(join(data.path, "postgres-location"));
+    const { directory: another } = await openHome(data.path);
+    assertEquals(another, `${directory}-2`);
+
+    await Deno.remove(another);
+    await assertRejects(() => openHome(data.path), EmbeddedPostgresError, "which does not exist");
   },
 });
 

@@ -51,7 +51,7 @@ export interface EmbeddedAddress {
 
 /** A bundled PostgreSQL this process started or adopted, and stops. */
 export interface EmbeddedPostgres extends EmbeddedAddress, AsyncDisposable {
-  /** Stops the server within 15 seconds and frees the data directory. Further calls return the first one's promise. */
+  /** Stops the server within 20 seconds and frees the data directory. Further calls return the first one's promise. */
   stop(): Promise<void>;
 }
 

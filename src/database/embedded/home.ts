@@ -78,11 +78,9 @@ export async function findHome(dataDirectory: string): Promise<Home> {
     );
   }
   if (!await exists(directory)) {
+    const location = join(dataDirectory, LOCATION_FILE);
     throw new EmbeddedPostgresError(
-      `Cannot find the database of ${dataDirectory}: ${
-        join(dataDirectory, LOCATION_FILE)
-      } says that it is in ` +
-        `${directory}, which does not exist`,
+      `Cannot find the database of ${dataDirectory}: ${location} says ${directory}, which does not exist`,
     );
   }
   const home = toHome(dataDirectory, directory, null);

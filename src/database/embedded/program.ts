@@ -1,4 +1,5 @@
 /** Runs one of PostgreSQL's programs to its end: as a given user, in a bare environment, within a time limit. */
+import { EmbeddedPostgresError } from "./embedded_error.ts";
 
 /** The operating system's user PostgreSQL runs as. */
 export interface ServerUser {
@@ -36,20 +37,9 @@ const ENVIRONMENT = { PATH: "/usr/local/bin:/usr/bin:/bin", LC_ALL: "C", TZ: "UT
 
 /** Runs a program and returns how it ended. Throws when it cannot be run, takes too long, or `signal` is aborted. */
 export async function runProgram(path: string, options: ProgramOptions): Promise<ProgramOutcome> {
-  const { args, directory, user, limitMs, signal } = options;
+  const { limitMs, signal } = options;
   signal?.throwIfAborted();
-  const child = new Deno.Command(path, {
-    args: [...args],
-    cwd: directory,
-    clearEnv: true,
-    env: ENVIRONMENT,
-    // Root's supplementary groups are dropped along with its user id.
-    ...(user === null ? {} : { uid: user.uid, gid: user.gid }),
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-
+  const child = spawnProgram(path, options);
   const kill = (name: Deno.Signal) => {
     try {
       child.kill(name);
@@ -67,11 +57,29 @@ export async function runProgram(path: string, options: ProgramOptions): Promise
   try {
     const { success, stdout, stderr } = await child.output();
     signal?.throwIfAborted();
-    if (timedOut) throw new Error(`Cannot wait longer for ${path}: it had ${limitMs} ms`);
+    if (timedOut) throw new EmbeddedPostgresError(`Cannot wait longer for ${path}: it had ${limitMs} ms`);
     const decoder = new TextDecoder();
     return { success, printed: (decoder.decode(stdout) + decoder.decode(stderr)).trim() };
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", interrupt);
+  }
+}
+
+function spawnProgram(path: string, { args, directory, user }: ProgramOptions): Deno.ChildProcess {
+  try {
+    return new Deno.Command(path, {
+      args: [...args],
+      cwd: directory,
+      clearEnv: true,
+      env: ENVIRONMENT,
+      // Root's supplementary groups are dropped along with its user id.
+      ...(user === null ? {} : { uid: user.uid, gid: user.gid }),
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  } catch (cause) {
+    throw new EmbeddedPostgresError(`Cannot run ${path}`, String(cause), { cause });
   }
 }

@@ -5,6 +5,7 @@
  * there is no stale lock to judge; the number inside serves the message only. The PostgreSQL we start does not
  * inherit it and may outlive us: the next server takes the lock and adopts that PostgreSQL.
  */
+import { EmbeddedPostgresError } from "./embedded_error.ts";
 
 /** Holds a directory until it is closed. */
 export interface ServerLock {
@@ -14,7 +15,7 @@ export interface ServerLock {
 /** Takes `<directory>/server.lock` without waiting. Throws when another server holds it. */
 export async function lockDirectory(directory: string): Promise<ServerLock> {
   const path = `${directory}/server.lock`;
-  const file = await Deno.open(path, { read: true, write: true, create: true });
+  const file = await openFile(path);
   try {
     if (!await file.tryLock(true)) {
       const holder = (await Deno.readTextFile(path)).trim();
@@ -27,5 +28,13 @@ export async function lockDirectory(directory: string): Promise<ServerLock> {
   } catch (error) {
     file.close();
     throw error;
+  }
+}
+
+async function openFile(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path, { read: true, write: true, create: true });
+  } catch (cause) {
+    throw new EmbeddedPostgresError(`Cannot write to ${path}`, String(cause), { cause });
   }
 }

@@ -1,0 +1,27 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { readConfig } from "../src/config.ts";
+
+const read = (environment: Record<string, string>) => readConfig((name) => environment[name]);
+
+Deno.test("readConfig() has a default for everything, and takes an empty variable for none", () => {
+  assertEquals(read({ SNAPMARK_PORT: "", DATABASE_URL: "" }), {
+    host: "127.0.0.1",
+    port: 8080,
+    dataDir: "./data",
+    logLevel: "info",
+    deviceBytes: 68_719_476_736,
+    cacheBytesMax: 1_073_741_824,
+  });
+});
+
+Deno.test("readConfig() names every problem at once and no value", () => {
+  const environment = {
+    SNAPMARK_PORT: "port-secret",
+    SNAPMARK_ADMIN_TOKEN: "short",
+    DATABASE_URL: "mysql://user:secret@host/db",
+    SNAPMARK_LOG: "loud",
+  };
+  const { message } = assertThrows(() => read(environment), Error) as Error;
+  for (const name of Object.keys(environment)) assertEquals(message.includes(name), true);
+  for (const value of ["secret", "short", "mysql"]) assertEquals(message.includes(value), false);
+});

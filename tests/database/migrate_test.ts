@@ -1,0 +1,24 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { closeDatabase, openDatabase } from "../../src/database/client.ts";
+import { isMigrated, migrate } from "../../src/database/migrate.ts";
+import { createTestDatabase } from "../support/database.ts";
+
+Deno.test("migrate() brings an empty database up, once, however many processes start at the same time", async () => {
+  await using test = await createTestDatabase("template1");
+  assertEquals(await isMigrated(test.database), false);
+  const others = Array.from({ length: 4 }, () => openDatabase(test.url, { connectionsMax: 1 }));
+  try {
+    const applied = await Promise.all(others.map((database) => migrate(database)));
+    assertEquals(applied.toSorted((a, b) => b.length - a.length), [["0001_storage.sql"], [], [], []]);
+  } finally {
+    await Promise.all(others.map((database) => closeDatabase(database)));
+  }
+  assertEquals(await isMigrated(test.database), true);
+});
+
+Deno.test("migrate() refuses a database newer than the program", async () => {
+  await using test = await createTestDatabase();
+  await test.database.$client`insert into schema_migrations (version, name) values (9999, 'later')`;
+  await assertRejects(() => migrate(test.database), Error, "its schema is version 9999");
+  assertEquals(await isMigrated(test.database), false);
+});
