@@ -7,9 +7,9 @@
  * plan every time; tagged templates are prepared once per connection. `$client` also is the only way to COPY.
  *
  * Every session is set up the same way:
- * - `enable_seqscan`, `enable_hashjoin`, `enable_mergejoin` and `jit` off. Every statement of the storage system walks
- *   an index from a known key; the planner's other ideas come from statistics of a queue that was empty (or full)
- *   when they were taken.
+ * - The planner's ways other than walking an index from a known key are off, and so is `jit`. That is what every
+ *   statement of the storage system does; the other ideas come from statistics of a queue that was empty (or full) when
+ *   they were taken, and a prepared plan outlives them.
  * - Time limits, so that no statement and no forgotten transaction holds a lock for ever.
  */
 
@@ -111,7 +111,9 @@ const CONNECTION_CODES = new Set([
 
 const SESSION = {
   application_name: "snapmark",
+  enable_bitmapscan: "off",
   enable_hashjoin: "off",
+  enable_material: "off",
   enable_mergejoin: "off",
   enable_seqscan: "off",
   idle_in_transaction_session_timeout: String(IDLE_IN_TRANSACTION_MS_MAX),

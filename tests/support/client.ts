@@ -88,7 +88,12 @@ export class Client {
       types.push(JSON.parse(data).type);
       if (types.at(-1) === "snapshot.sealed") resolve();
     };
-    const closed = new Promise((done) => socket.onclose = done);
+    const closed = new Promise<void>((done) => {
+      socket.onclose = ({ code }) => {
+        reject(new Error(`The subscription was closed with ${code}`));
+        done();
+      };
+    });
     try {
       await promise;
     } finally {

@@ -11,11 +11,11 @@ import type { Client, HttpLimits, RequestRecord } from "../../src/http/door.ts";
 import { type HttpServer, serveHttp } from "../../src/http/server.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { authenticateAdmin } from "../../src/token.ts";
-import { createTestStorage, type TestStorage } from "./storage.ts";
+import { BLOCK_BYTES, createTestStorage, SEGMENT_BLOCKS, type TestStorage } from "./storage.ts";
 
 export const DOOR_TOKEN = "door-token-0123456789";
 
-/** How long a door that is disposed of waits for what is in flight. */
+/** How long a door that stops waits for what is in flight. */
 const DRAIN_MS = 1_000;
 
 /** What a request carries besides its path; at most one of `json`, `octets` and `text`. */
@@ -73,6 +73,33 @@ export async function createTestDoor(options: TestDoorOptions = {}): Promise<Tes
       }
     },
   };
+}
+
+/** Makes a pool of small blocks and segments, so that its sequences start at 1, with one device of `deviceBlocks`. */
+export async function createTestPool(
+  { call }: Pick<TestDoor, "call">,
+  name: string,
+  { deviceBlocks = 4_000, cacheBytesMax }: { deviceBlocks?: number; cacheBytesMax?: number } = {},
+): Promise<{ poolId: string; deviceId: string }> {
+  const shape = { blockSizeBytes: BLOCK_BYTES, segmentBlocks: SEGMENT_BLOCKS };
+  const bound = cacheBytesMax === undefined ? {} : { cacheBytesMax };
+  const pool = await call("POST", "/pools", { json: { name, ...shape, ...bound } });
+  assertEquals(pool.status, 201);
+  const device = { name: `${name}-1`, pool: name, blockCount: deviceBlocks };
+  const added = await call("POST", "/devices", { json: device });
+  assertEquals(added.status, 201);
+  return { poolId: pool.body.id, deviceId: added.body.id };
+}
+
+/** Makes a volume of `blockCount` blocks, and answers its id. */
+export async function createTestVolume(
+  { call }: Pick<TestDoor, "call">,
+  name: string,
+  { pool = "main", blockCount = 64 }: { pool?: string; blockCount?: number } = {},
+): Promise<string> {
+  const created = await call("POST", "/volumes", { json: { name, pool, blockCount } });
+  assertEquals(created.status, 201);
+  return created.body.id;
 }
 
 /** Opens a door on a storage system that is somebody else's to close. */

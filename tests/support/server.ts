@@ -6,7 +6,8 @@ import { TextLineStream } from "@std/streams";
 import { dirname, fromFileUrl, join } from "@std/path";
 
 const ROOT = dirname(dirname(dirname(fromFileUrl(import.meta.url))));
-const PERMISSIONS = ["net", "read", "write", "run", "env", "sys"].map((name) => `--allow-${name}`);
+/** The permissions that the tasks name: what is tested is that they suffice. */
+const PERMISSIONS = await readPermissions("start");
 /** Longest wait for a process to come up or to end. */
 const PROCESS_MS_MAX = 60_000;
 
@@ -51,7 +52,7 @@ async function startProcess(
 ): Promise<{ child: TestProcess; found: string }> {
   const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
   const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", ...PERMISSIONS, join(ROOT, "src/main.ts"), ...args],
+    args: ["run", ...PERMISSIONS, join(ROOT, "src/main.ts"), ...args],
     env: {
       SNAPMARK_PORT: "0",
       SNAPMARK_ADMIN_TOKEN: TEST_TOKEN,
@@ -95,6 +96,11 @@ async function findLine(process: Deno.ChildProcess, pattern: RegExp, signal: Abo
     reject(new Error(`Cannot find ${pattern}: the process ended`));
   })();
   return await promise;
+}
+
+async function readPermissions(task: string): Promise<string[]> {
+  const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
+  return tasks[task].split(" ").filter((word: string) => word.startsWith("--"));
 }
 
 async function within<T>(promise: Promise<T>, ms: number): Promise<T> {
