@@ -6,7 +6,8 @@ const signal = () => AbortSignal.timeout(60_000);
 
 Deno.test("event ids rise without a gap in commit order: whoever looks never sees one missing", async () => {
   await using test = await createTestStorage();
-  const other = await test.openAnother();
+  // Markers come under the pool's lock, seals under the tail's: nothing but the event's own keeps them apart.
+  const other = await test.openAnother({ flusher: true });
   await test.storage.createVolume(TESTER, { name: "v", blockCount: 8 });
   let taking = true;
   const takers = Promise.all([test.storage, other].map(async (storage) => {
