@@ -29,6 +29,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   // About 100 ms of flushing: how long a marker at most waits behind one step.
   flushBatchBytesMax: 16 * MIB,
   flushBatchEntriesMax: 4096,
+  // A trim has no bytes and a row for every block. The largest entry, a segment of 512-byte blocks, has as many.
+  flushBatchBlocksMax: 8192,
   // Writes by another process wake nobody; this is how late they are noticed.
   flushPollMs: 100,
   flushRetryMs: 1_000,

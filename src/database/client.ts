@@ -21,6 +21,9 @@ import { StorageError } from "../errors.ts";
 export const CONNECTIONS_MAX = 12;
 /** Longest wait for a connection to be made. */
 const CONNECT_SECONDS_MAX = 10;
+/** Pause before a lost connection is made again, from the first try to the later ones. */
+const RECONNECT_SECONDS_MIN = 0.05;
+const RECONNECT_SECONDS_MAX = 1;
 /** Longest run of one statement; the longest one of ours, a flush batch, takes well below a second. */
 const STATEMENT_MS_MAX = 30_000;
 /** Longest pause inside a transaction, after which PostgreSQL ends it: a stopped process must not keep a lock. */
@@ -42,6 +45,7 @@ export function openDatabase(url: string, options: { connectionsMax?: number } =
     ...(socketDirectory === undefined ? {} : { host: socketDirectory }),
     max: options.connectionsMax ?? CONNECTIONS_MAX,
     connect_timeout: CONNECT_SECONDS_MAX,
+    backoff: (retries: number) => Math.min(RECONNECT_SECONDS_MIN * 2 ** retries, RECONNECT_SECONDS_MAX),
     onnotice: () => {},
     types: { bytea: BYTEA, count: COUNT },
     connection: SESSION as unknown as Partial<postgres.ConnectionParameters>,
@@ -57,15 +61,23 @@ export function closeDatabase(database: Database, seconds = 5): Promise<void> {
 /**
  * Runs `body` in one transaction and answers what it answers.
  *
+ * When the connection is lost, postgres.js rejects the transaction by itself, and then would write a ROLLBACK to the socket
+ * that is gone: that ends the process, or spoils the connection it makes next. So a body that failed for that reason is
+ * never told to have ended.
+ *
  * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
  */
 export async function transact<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
   let finished = false;
   try {
     const result = await database.$client.begin(async (client) => {
-      const value = await body(asTransaction(database, client));
-      finished = true;
-      return { value };
+      try {
+        const value = await body(asTransaction(database, client));
+        finished = true;
+        return { value };
+      } catch (error) {
+        return isConnectionError(error) ? await new Promise<never>(() => {}) : await Promise.reject(error);
+      }
     });
     return result.value as T;
   } catch (error) {

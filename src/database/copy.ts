@@ -36,7 +36,16 @@ export async function copyRows(tx: Transaction, target: CopyTarget, rows: CopyVa
     Object.assign(copying, { reject });
     sink.once("error", reject);
     sink.once("finish", resolve);
-    sink.end(encoded);
+    try {
+      sink.end(encoded);
+    } catch (error) {
+      // postgres.js writes to the socket that it had; there is none once the connection is lost.
+      reject(
+        Object.assign(new Error("The connection was lost at a COPY", { cause: error }), {
+          code: "CONNECTION_CLOSED",
+        }),
+      );
+    }
   });
 }
 

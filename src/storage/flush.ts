@@ -39,7 +39,7 @@ export type FlushPoint = "locked" | "chosen" | "copied" | "deleted" | "sealed" |
 
 /** What a step needs besides its pool. */
 export interface FlushContext {
-  readonly limits: Pick<StorageLimits, "flushBatchBytesMax" | "flushBatchEntriesMax">;
+  readonly limits: Pick<StorageLimits, "flushBatchBytesMax" | "flushBatchEntriesMax" | "flushBatchBlocksMax">;
   readonly at: Date;
   /** Bytes a second of late, for whoever waits for a marker; 0 when not known. */
   readonly bytesPerSecond: number;
@@ -84,6 +84,8 @@ interface Head {
   sequence: number;
   kind: "write" | "trim" | "marker";
   size_bytes: number;
+  /** Rows to come in `blocks`: none for a marker, or a trim that found nothing. */
+  rows: number;
 }
 
 /** The next entries in order, without their data. */
@@ -94,7 +96,7 @@ async function selectHead(
   entriesMax: number,
 ): Promise<Head[]> {
   return await tx.$client<Head[]>`
-    select sequence, kind, size_bytes from cache
+    select sequence, kind, size_bytes, case when segment_id is null then 0 else block_count end as rows from cache
     where pool_id = ${poolId} and sequence > ${after}
     order by sequence limit ${entriesMax}`;
 }
@@ -183,7 +185,7 @@ export async function flushStep(tx: Transaction, pool: Pool, context: FlushConte
   // 2.
   const entries = await selectHead(tx, poolId, tail.sequenceFlushed, context.limits.flushBatchEntriesMax);
   if (entries.length === 0) return NOTHING_FLUSHED;
-  const batch = chooseBatch(entries, context.limits.flushBatchBytesMax);
+  const batch = chooseBatch(entries, context.limits);
   await reach("chosen");
   if (batch.entryCount > 0) {
     // 3.
@@ -231,17 +233,20 @@ interface Batch {
   lastMarker: number;
 }
 
-function chooseBatch(entries: Head[], bytesMax: number): Batch {
+function chooseBatch(entries: Head[], limits: FlushContext["limits"]): Batch {
+  let rowCount = 0;
   const before = entries[0].sequence - 1;
   const batch: Batch = { entryCount: 0, bytes: 0, last: before, markerCount: 0, lastMarker: before };
-  for (const { sequence, kind, size_bytes } of entries) {
+  for (const { sequence, kind, size_bytes, rows } of entries) {
     if (kind === "marker") {
       batch.markerCount += 1;
       batch.lastMarker = sequence;
       continue;
     }
-    const full = batch.entryCount > 0 && batch.bytes + size_bytes > bytesMax;
-    if (batch.markerCount > 0 || full) break;
+    const full = batch.bytes + size_bytes > limits.flushBatchBytesMax ||
+      rowCount + rows > limits.flushBatchBlocksMax;
+    if (batch.markerCount > 0 || (full && batch.entryCount > 0)) break;
+    rowCount += rows;
     batch.entryCount += 1;
     batch.bytes += size_bytes;
     batch.last = batch.lastMarker = sequence;

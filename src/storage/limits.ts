@@ -23,6 +23,8 @@ export interface StorageLimits {
   readonly flushBatchBytesMax: number;
   /** Entries of one flush transaction. */
   readonly flushBatchEntriesMax: number;
+  /** Blocks of one flush transaction, trimmed ones included. */
+  readonly flushBatchBlocksMax: number;
   /** How long an idle flusher waits before it looks again. */
   readonly flushPollMs: number;
   /** How long a flusher waits after a fault. */

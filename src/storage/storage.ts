@@ -6,7 +6,7 @@
  * background (the event feed, and the flusher unless it runs elsewhere).
  */
 
-import { type Database, isConnectionError } from "../database/client.ts";
+import type { Database } from "../database/client.ts";
 import { isMigrated } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
@@ -91,6 +91,9 @@ export interface Readiness {
 /** A flusher that has not looked at its pools for so long is stalled: it does so every poll, or step. */
 const FLUSHER_STALLED_MS = 35_000;
 
+/** A database that takes longer to answer is not ready. */
+const READINESS_MS_MAX = 2_000;
+
 export class Storage implements AsyncDisposable {
   readonly database: Database;
   readonly #limits: StorageLimits;
@@ -130,11 +133,16 @@ export class Storage implements AsyncDisposable {
 
   async checkReadiness(): Promise<Readiness> {
     const flusher = this.#checkFlusher();
+    const late = Promise.withResolvers<undefined>();
+    const timer = setTimeout(() => late.resolve(undefined), READINESS_MS_MAX);
     try {
-      return { database: true, migrations: await isMigrated(this.database), flusher };
-    } catch (error) {
-      if (!isConnectionError(error)) throw error;
+      const migrations = await Promise.race([isMigrated(this.database), late.promise]);
+      return { database: migrations !== undefined, migrations: migrations ?? false, flusher };
+    } catch {
+      // Whatever it is, no request can be served.
       return { database: false, migrations: false, flusher };
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { STORAGE_LIMITS } from "../../src/config.ts";
 import type { FlushPoint } from "../../src/storage/flush.ts";
 import { fill, readStamps } from "../support/history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
@@ -72,6 +73,19 @@ Deno.test("flushStep() never puts an older block over a newer one", async () => 
   assertEquals(await stampsOf(test, 0, 2), [77, 2]);
 });
 
+Deno.test("flushStep() bounds a batch by its blocks too: a trim has a row for each and no bytes", async () => {
+  await using test = await createTestStorage();
+  await prepare(test);
+  await test.storage.append(TESTER, "v", undefined, [write(0, 1, 40)]);
+  await test.drain();
+  await test.storage.append(TESTER, "v", undefined, [{ lba: 0, trim: 40 }]);
+  const flusher = test.createFlusher({ limits: { ...STORAGE_LIMITS, flushBatchBlocksMax: 9 } });
+  const left: number[] = [];
+  while (await flusher.sweep()) left.push((await test.storage.getPool("main")).dirtyEntries);
+  assertEquals(left, [8, 6, 4, 2, 0]);
+  assertEquals(await stampsOf(test, 0, 40), new Array(40).fill(0));
+});
+
 Deno.test("flushStep() leaves a pool alone that another flusher holds", async () => {
   await using test = await createTestStorage();
   await prepare(test);
@@ -131,7 +145,6 @@ Deno.test("marker.progress is told between the steps, at most as often as its ti
   for (let lba = 0; lba < 12; lba++) await storage.append(TESTER, "v", undefined, [write(lba, 1)]);
   const { snapshotId, pool: { poolId } } = await take(test, "s");
   let now = 0;
-  const { STORAGE_LIMITS } = await import("../../src/config.ts");
   const flusher = test.createFlusher({
     limits: { ...STORAGE_LIMITS, flushBatchEntriesMax: 2, progressMs: 1000 },
     clock: () => new Date(1_800_000_000_000 + now),
