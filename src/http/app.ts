@@ -8,6 +8,7 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
 import { createMiddleware } from "hono/factory";
+import { matchedRoutes } from "hono/route";
 import { StorageError } from "../errors.ts";
 import { createId } from "../storage/identifier.ts";
 import { registerAudit } from "./audit.ts";
@@ -20,7 +21,7 @@ import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
 import { registerPools } from "./pools.ts";
-import { answerProblem } from "./problem.ts";
+import { answerProblem, toFieldProblems } from "./problem.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -30,7 +31,7 @@ export function createApp(door: Door): DoorApp {
     defaultHook: (result) => {
       if (result.success) return;
       throw new HttpError("invalid-request", "Cannot read the request: parts of it are not as documented", {
-        problems: result.error.issues.map(({ path, message }) => ({ path: path.join("."), message })),
+        problems: toFieldProblems(result.error.issues),
       });
     },
   });
@@ -40,7 +41,7 @@ export function createApp(door: Door): DoorApp {
   registerHealth(app, door);
   registerDocuments(app);
   app.use(requireClient(door));
-  app.use(boundBody(door));
+  app.use(readBody(door));
   app.use(requireJson());
   registerPools(app, door);
   registerDevices(app, door);
@@ -85,8 +86,11 @@ function identify(door: Door) {
   });
 }
 
-/** Refuses bodies over the bound before they are read, or as soon as they exceed it. */
-function boundBody({ limits }: Door) {
+/**
+ * Reads the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
+ * it, or end early. Handlers find it in the request's cache.
+ */
+function readBody({ limits }: Door) {
   const limit = (maxSize: number) =>
     bodyLimit({
       maxSize,
@@ -98,15 +102,23 @@ function boundBody({ limits }: Door) {
       },
     });
   const [blocks, json] = [limit(limits.blocksBytesMax), limit(limits.jsonBytesMax)];
-  return createMiddleware<DoorEnv>(async (c, next) =>
-    await (c.req.method === "PUT" ? blocks : json)(c, next)
-  );
+  return createMiddleware<DoorEnv>(async (c, next) => {
+    try {
+      await (c.req.method === "PUT" ? blocks : json)(c, async () => void await c.req.arrayBuffer());
+    } catch (error) {
+      if (error instanceof StorageError) throw error;
+      throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
+    }
+    await next();
+  });
 }
 
-/** Reads the JSON body of a request that must have one. */
+/** Demands JSON where a route takes it; a path or a method that there is not has an answer of its own. */
 function requireJson() {
   return createMiddleware<DoorEnv>(async (c, next) => {
-    const bodied = (c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH";
+    const routed = matchedRoutes(c).some((route) => route.method !== "ALL");
+    const bodied = routed &&
+      ((c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH");
     const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
     if (bodied && type !== "application/json") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected application/json", {

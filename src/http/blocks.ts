@@ -16,6 +16,7 @@ import {
   jsonResponse,
   Lba,
   LbaParameter,
+  listOf,
   PoolQuery,
   PROBLEM_RESPONSE,
   Reference,
@@ -49,7 +50,7 @@ const TrimBody = z.strictObject({
   trim: z.number().openapi({ description: "Number of blocks" }),
 });
 const WritesBody = z.strictObject({
-  writes: z.array(z.union([WriteBody, TrimBody])).min(1),
+  writes: listOf(z.union([WriteBody, TrimBody])),
 }).openapi("Writes");
 
 const params = z.object({ volume: Reference, lba: LbaParameter });

@@ -7,6 +7,10 @@
  * A subscriber that does not read is not waited for: as soon as more than the bound stands unread in its socket's buffer
  * and does not go down in time, it is closed with 4008 and may resume later. Events are read from the table as there is
  * room, so a slow subscriber holds no memory but that buffer.
+ *
+ * A close is a message too: a subscriber that never reads never gets it, and Deno has no way to end its connection
+ * (denoland/deno issues 24292 and 27924). It no longer counts as a subscriber, and its socket and buffer linger until its
+ * side or the server ends; those that linger are bounded as well.
  */
 
 import { createRoute, z } from "@hono/zod-openapi";
@@ -33,6 +37,8 @@ const CLOSE_GOING_AWAY = 1001;
 const CLOSE_INTERNAL = 1011;
 /** How often a full socket is looked at. */
 const BACKLOG_POLL_MS = 50;
+/** As many sockets may linger as there may be subscribers. */
+const SOCKETS_PER_SUBSCRIBER = 2;
 
 const EventId = Count.openapi({ description: "Rises without a gap within the pool, in commit order" });
 const envelope = { id: EventId, at: Moment, poolId: Id };
@@ -118,7 +124,9 @@ const eventsRoute = createRoute({
 
 export function registerEvents(app: DoorApp, door: Door): void {
   const { storage, limits } = door;
+  // Those that are served; and all sockets that have not ended, those that were cut off included.
   let subscribers = 0;
+  const sockets = new Set<WebSocket>();
 
   app.openapi(eventsRoute, async (c) => {
     const { type, after, maxResults = limits.pageItemsDefault, ...input } = c.req.valid("query");
@@ -136,15 +144,26 @@ export function registerEvents(app: DoorApp, door: Door): void {
       const events = await storage.listEvents(stream.poolId, stream.filter, after ?? 0, maxResults);
       return c.json({ events: events.map(toBody) as z.input<typeof Event>[] }, 200);
     }
-    if (subscribers >= limits.subscribersMax) {
-      throw new HttpError("too-many-subscribers", `Cannot take another subscriber: there are ${subscribers}`);
+    if (
+      subscribers >= limits.subscribersMax || sockets.size >= SOCKETS_PER_SUBSCRIBER * limits.subscribersMax
+    ) {
+      throw new HttpError(
+        "too-many-subscribers",
+        `Cannot take another subscriber: ${subscribers} are there, and ${
+          sockets.size - subscribers
+        } linger that were cut off`,
+      );
     }
     const { socket, response } = upgrade(c);
     subscribers += 1;
-    socket.addEventListener("close", () => subscribers -= 1, { once: true });
+    sockets.add(socket);
+    socket.addEventListener("close", () => sockets.delete(socket), { once: true });
     const follow = (signal: AbortSignal) =>
       storage.followEvents(stream.poolId, stream.filter, after ?? stream.lastEventId, signal);
-    void serveSubscriber(socket, follow, door, c.get("requestId"));
+    void serveSubscriber(socket, follow, door, c.get("requestId")).finally(() => {
+      subscribers -= 1;
+      if (socket.readyState === WebSocket.CONNECTING) sockets.delete(socket);
+    });
     return response;
   });
 }
@@ -170,7 +189,10 @@ async function serveSubscriber(
   socket.addEventListener("error", () => closed.abort(), { once: true });
   const ended = AbortSignal.any([closed.signal, door.stopping]);
   try {
-    if (!await whenOpen(socket, ended)) return;
+    if (!await whenOpen(socket, door, ended)) {
+      socket.addEventListener("open", () => socket.close(CLOSE_SLOW, "too late"), { once: true });
+      return;
+    }
     for await (const events of follow(ended)) {
       for (const event of events) {
         if (ended.aborted) break;
@@ -189,12 +211,15 @@ async function serveSubscriber(
   }
 }
 
-async function whenOpen(socket: WebSocket, ended: AbortSignal): Promise<boolean> {
+/** Waits for the handshake's end; false when it fails or takes too long. Deno tells nothing of a client that leaves. */
+async function whenOpen(socket: WebSocket, { limits }: Door, ended: AbortSignal): Promise<boolean> {
   if (socket.readyState === WebSocket.CONNECTING) {
     const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, limits.subscriberStalledMs);
     socket.addEventListener("open", () => resolve(), { once: true });
     ended.addEventListener("abort", () => resolve(), { once: true });
     await promise;
+    clearTimeout(timer);
   }
   return socket.readyState === WebSocket.OPEN;
 }

@@ -47,7 +47,9 @@ const Pool = z.object({
 
 const NewPool = z.strictObject({
   name: Name,
-  blockSizeBytes: z.int().default(4 * KIB).openapi({ description: "A power of two, 512 to 65,536" }),
+  blockSizeBytes: z.int().optional().openapi({
+    description: "A power of two, 512 to 65,536; by default 4,096",
+  }),
   segmentBlocks: z.int().optional().openapi({
     description: "A power of two; by default as many blocks as make 64 KiB, at least one",
   }),
@@ -136,10 +138,11 @@ export function registerPools(app: DoorApp, door: Door): void {
   });
 
   app.openapi(addRoute, async (c) => {
-    const { segmentBlocks, cacheBytesMax, ...input } = c.req.valid("json");
+    const { name, blockSizeBytes = 4 * KIB, segmentBlocks, cacheBytesMax } = c.req.valid("json");
     const pool = await storage.createPool(toActor(c), {
-      ...input,
-      segmentBlocks: segmentBlocks ?? Math.max(1, 64 * KIB / input.blockSizeBytes),
+      name,
+      blockSizeBytes,
+      segmentBlocks: segmentBlocks ?? Math.max(1, 64 * KIB / blockSizeBytes),
       cacheBytesMax: cacheBytesMax ?? door.cacheBytesMax,
     });
     return c.json(toBody(await storage.getPool(pool.poolId)), 201, { location: `/pools/${pool.poolId}` });

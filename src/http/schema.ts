@@ -3,12 +3,13 @@
  */
 
 import { z } from "@hono/zod-openapi";
+import { NAME_PATTERN } from "../storage/identifier.ts";
 import type { Page, PageRequest } from "../storage/page.ts";
-import { HttpError } from "./errors.ts";
 import type { HttpLimits } from "./door.ts";
+import { HttpError } from "./errors.ts";
 
-/** Largest number that JSON carries exactly. */
-const WHOLE_MAX = Number.MAX_SAFE_INTEGER;
+/** Of every whole number, which zod bounds alike: the largest that JSON carries exactly. */
+const WHOLE = { maximum: Number.MAX_SAFE_INTEGER };
 
 export const Id = z.uuid().openapi({
   description: "UUIDv7",
@@ -19,14 +20,31 @@ export const Name = z.string().min(1).max(63).openapi({
     "1 to 63 letters, digits, dots, underscores or hyphens, the first a letter or digit; not a UUID",
   example: "db-1",
 });
-/** An id or a name in a path or a body. */
-export const Reference = z.string().min(1).max(63).openapi({ description: "Id or name" });
-export const Count = z.int().min(0).max(WHOLE_MAX);
+/** An id or a name in a path or a body; what can be neither is refused before it is looked up. */
+export const Reference = z.string().regex(NAME_PATTERN, "expected an id or a name").openapi({
+  description: "Id or name",
+});
+export const Count = z.int().min(0).openapi(WHOLE);
 export const Moment = z.iso.datetime().openapi({ example: "2026-11-22T22:49:31.905Z" });
 export const Sequence = Count.openapi({
   description: "A place in the pool's queue: strictly rising, without gaps, in commit order",
 });
 export const Lba = Count.openapi({ description: "Logical block address: index of a block in its volume" });
+
+/** Items of one list in a body: above every bound of the storage system, which refuses the rest. */
+const LIST_ITEMS_MAX = 4_096;
+
+/** A list whose length is judged before its items are: a body full of wrong ones must not cost seconds. */
+export function listOf<T extends z.ZodType>(item: T) {
+  return z.preprocess((value, context) => {
+    if (!Array.isArray(value) || value.length <= LIST_ITEMS_MAX) return value;
+    context.addIssue({
+      code: "custom",
+      message: `expected at most ${LIST_ITEMS_MAX} items, found ${value.length}`,
+    });
+    return z.NEVER;
+  }, z.array(item).min(1).max(LIST_ITEMS_MAX));
+}
 
 /** Digits with an optional sign or fraction: judged by the storage system, so that each wrong one is answered alike. */
 const numeral = z.string().regex(/^-?\d{1,30}(\.\d{1,30})?$/, "expected a number");
@@ -50,10 +68,11 @@ export const PoolQuery = z.object({
 
 /** A size, given as bytes or as blocks. */
 export const SizeFields = {
-  sizeBytes: z.int().min(1).max(WHOLE_MAX).optional().openapi({
+  sizeBytes: z.int().min(1).optional().openapi({
+    ...WHOLE,
     description: "A whole number of blocks, in bytes",
   }),
-  blockCount: z.int().min(1).max(WHOLE_MAX).optional(),
+  blockCount: z.int().min(1).optional().openapi(WHOLE),
 };
 
 /** The one of the two size fields that was given. */

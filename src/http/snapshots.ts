@@ -20,6 +20,7 @@ import {
   jsonResponse,
   Lba,
   LbaParameter,
+  listOf,
   Moment,
   Name,
   pageOf,
@@ -75,7 +76,7 @@ const Snapshot = z.object({
 }).openapi("Snapshot");
 
 const InWords = z.strictObject({
-  volumes: z.array(Reference).min(1).optional().openapi({
+  volumes: listOf(Reference).optional().openapi({
     description: "Several are one cut; by default, all of the pool",
   }),
   pool: Reference.optional().openapi({ description: "By default `main`" }),

@@ -17,6 +17,8 @@ export const DOOR_TOKEN = "door-token-0123456789";
 
 /** How long a door that stops waits for what is in flight. */
 const DRAIN_MS = 1_000;
+/** How long a condition may take to come true. */
+const WAIT_MS_MAX = 20_000;
 
 /** What a request carries besides its path; at most one of `json`, `octets` and `text`. */
 export interface CallOptions {
@@ -73,6 +75,14 @@ export async function createTestDoor(options: TestDoorOptions = {}): Promise<Tes
       }
     },
   };
+}
+
+/** Waits until `condition` holds, looking again and again; fails when that takes too long. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const deadline = Date.now() + WAIT_MS_MAX; !await condition();) {
+    if (Date.now() > deadline) throw new Error(`Cannot wait any longer until ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }
 
 /** Makes a pool of small blocks and segments, so that its sequences start at 1, with one device of `deviceBlocks`. */

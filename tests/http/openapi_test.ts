@@ -1,0 +1,238 @@
+/** `openapi.yaml`: it is up to date, it has every route, and what it documents is what is answered. */
+
+import { assert, assertEquals } from "@std/assert";
+import { parse } from "@std/yaml";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
+import { createApp } from "../../src/http/app.ts";
+import {
+  type Answer,
+  createTestDoor,
+  createTestPool,
+  createTestVolume,
+  type TestDoor,
+} from "../support/door.ts";
+import { fill } from "../support/history.ts";
+import { subscribe } from "../support/websocket.ts";
+
+const text = await Deno.readTextFile(new URL("../../openapi.yaml", import.meta.url));
+// deno-lint-ignore no-explicit-any -- a document is walked as it comes
+const document = parse(text) as any;
+
+const ROUTES = [
+  "DELETE /volumes/{volume}",
+  "DELETE /volumes/{volume}/blocks/{lba}",
+  "GET /audit",
+  "GET /audit/{id}",
+  "GET /devices",
+  "GET /devices/{device}",
+  "GET /devices/{device}/segments",
+  "GET /events",
+  "GET /health/live",
+  "GET /health/ready",
+  "GET /pools",
+  "GET /pools/{pool}",
+  "GET /pools/{pool}/cache",
+  "GET /snapshots",
+  "GET /snapshots/{snapshot}",
+  "GET /snapshots/{snapshot}/blocks/{lba}",
+  "GET /volumes",
+  "GET /volumes/{volume}",
+  "GET /volumes/{volume}/blocks/{lba}",
+  "GET /volumes/{volume}/segments",
+  "PATCH /volumes/{volume}",
+  "POST /devices",
+  "POST /pools",
+  "POST /pools/{pool}/flush",
+  "POST /snapshots",
+  "POST /volumes",
+  "POST /volumes/{volume}/writes",
+  "PUT /volumes/{volume}/blocks/{lba}",
+];
+/** Routes about the document rather than in it. */
+const UNDOCUMENTED = /^GET \/(openapi\.(json|yaml)|docs(\/.*)?)$/;
+
+// deno-lint-ignore no-explicit-any -- as above
+const operations: [route: string, operation: any][] = [];
+for (const [path, methods] of Object.entries<object>(document.paths)) {
+  for (const [method, operation] of Object.entries(methods)) {
+    operations.push([`${method.toUpperCase()} ${path}`, operation]);
+  }
+}
+
+Deno.test("openapi.yaml is what the server describes", async () => {
+  await using door = await createTestDoor();
+  assertEquals((await door.call("GET", "/openapi.yaml")).body, text);
+});
+
+Deno.test("openapi.yaml has every route of the app and no other", async () => {
+  await using door = await createTestDoor();
+  const app = createApp({
+    storage: door.system.storage,
+    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    cacheBytesMax: 0,
+    authenticate: () => undefined,
+    onRequest: () => {},
+    onFault: () => {},
+    stopping: AbortSignal.abort(),
+  });
+  const served = app.routes.filter(({ method }) => method !== "ALL")
+    .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`)
+    .filter((route) => !UNDOCUMENTED.test(route));
+  assertEquals([...new Set(served)].toSorted(), ROUTES);
+  assertEquals(operations.map(([route]) => route).toSorted(), ROUTES);
+});
+
+Deno.test("openapi.yaml gives every operation an id of its own, a summary, a known tag and a problem document", () => {
+  const tags = document.tags.map(({ name }: { name: string }) => name);
+  assertEquals(new Set(operations.map(([, { operationId }]) => operationId)).size, ROUTES.length);
+  for (const [route, { operationId, summary, tags: [tag], responses }] of operations) {
+    assert(/^[a-z][A-Za-z]+$/.test(operationId), route);
+    assert(summary.length > 5, route);
+    assert(tags.includes(tag), route);
+    if (route.startsWith("GET /health")) continue;
+    assertEquals(Object.keys(responses.default.content), ["application/problem+json"], route);
+  }
+});
+
+Deno.test("openapi.yaml demands the token everywhere but at the health checks", () => {
+  assertEquals(document.security, [{ bearer: [] }]);
+  assertEquals(document.components.securitySchemes.bearer, { type: "http", scheme: "bearer" });
+  for (const [route, { security }] of operations) {
+    assertEquals(security, route.startsWith("GET /health") ? [] : undefined, route);
+  }
+});
+
+// What is answered
+
+/** A validator of the document's schemas, which take nothing that is not documented. */
+function createValidator(): (pointer: string, value: unknown) => string[] {
+  const ajv = new Ajv2020({ strict: false, allErrors: true });
+  ajv.addFormat("uuid", /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  ajv.addFormat("date-time", /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/);
+  ajv.addFormat("byte", /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/);
+  ajv.addFormat("binary", true);
+  ajv.addSchema(close(document) as object, "openapi");
+  return (pointer, value) => {
+    const validate = ajv.compile({ $ref: `openapi#${pointer}` });
+    validate(value);
+    return (validate.errors ?? []).map(({ instancePath, message, params }) =>
+      `${instancePath} ${message} ${JSON.stringify(params)}`
+    );
+  };
+}
+
+/** The document, with every object schema closed to properties that it does not have. */
+function close(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(close);
+  if (typeof schema !== "object" || schema === null) return schema;
+  const closed = Object.fromEntries(Object.entries(schema).map(([key, inner]) => [key, close(inner)]));
+  return closed.type === "object" && "properties" in closed
+    ? { ...closed, additionalProperties: false }
+    : closed;
+}
+
+/** Where the document says what `route` answers with this status and type. */
+function pointerTo(route: string, { status, headers }: Answer): string {
+  const [method, path] = route.split(" ");
+  const { responses } = document.paths[path][method.toLowerCase()];
+  const key = String(status) in responses ? String(status) : "default";
+  const type = headers.get("content-type") ?? "";
+  assert(type in responses[key].content, `${route} answered ${status} ${type}, which is not documented`);
+  return ["/paths", path, method.toLowerCase(), "responses", key, "content", type, "schema"]
+    .map((part) => part === "/paths" ? part : part.replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
+}
+
+Deno.test("every route answers what openapi.yaml documents, and nothing else", async () => {
+  await using door = await createTestDoor({ flusher: true });
+  const validate = createValidator();
+  const validated = new Set<string>();
+  const check = async (route: string, path: string, ...options: Parameters<TestDoor["call"]>[2][]) => {
+    const [method] = route.split(" ");
+    const answer = await door.call(method, path, ...options);
+    validated.add(route);
+    if (answer.status === 204) return answer.body;
+    const value = answer.body instanceof Uint8Array ? "octets" : answer.body;
+    assertEquals(validate(pointerTo(route, answer), value), [], `${route} ${answer.status}`);
+    return answer.body;
+  };
+  await check("POST /pools", "/pools", { json: { name: "p", blockSizeBytes: 512, segmentBlocks: 4 } });
+  await check("POST /devices", "/devices", { json: { name: "d", pool: "p", blockCount: 40 } });
+  const volume = await check("POST /volumes", "/volumes", { json: { name: "v", pool: "p", blockCount: 8 } });
+  await check("PATCH /volumes/{volume}", "/volumes/v", { json: { blockCount: 16 } });
+  await check("PUT /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0", { octets: fill(1, 8, 512) });
+  await check("POST /volumes/{volume}/writes", "/volumes/v/writes", {
+    json: { writes: [{ lba: 0, trim: 1 }] },
+  });
+  await check("DELETE /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/7");
+  const words = { volumes: ["v"], name: "s", description: "d" };
+  const snapshot = await check("POST /snapshots", "/snapshots?wait=sealed", { json: words });
+  await check("POST /snapshots", "/snapshots", { json: { cdb: "c1010000000000000400", volume: "v" } });
+  await check("POST /snapshots", "/snapshots", { json: { cdb: "00" } });
+  await check("POST /pools/{pool}/flush", "/pools/p/flush");
+  for (const suffix of ["", "?maxResults=1"]) {
+    await check("GET /pools", `/pools${suffix}`);
+    await check("GET /pools/{pool}/cache", `/pools/p/cache${suffix}`);
+    await check("GET /devices", `/devices${suffix}`);
+    await check("GET /devices/{device}/segments", `/devices/d/segments${suffix}`);
+    await check("GET /volumes", `/volumes${suffix}`);
+    await check("GET /volumes/{volume}/segments", `/volumes/v/segments${suffix}`);
+    await check("GET /snapshots", `/snapshots${suffix}`);
+    await check("GET /audit", `/audit${suffix}`);
+    await check("GET /events", `/events${suffix}`);
+  }
+  await check("GET /events", "/events?pool=p");
+  await check("GET /pools/{pool}", "/pools/p");
+  await check("GET /devices/{device}", "/devices/d");
+  await check("GET /volumes/{volume}", `/volumes/${volume.id}`);
+  await check("GET /snapshots/{snapshot}", "/snapshots/s");
+  await check("GET /audit/{id}", `/audit/${snapshot.auditId}`);
+  for (const accept of ["application/json", "application/octet-stream"]) {
+    await check("GET /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0?count=2", { headers: { accept } });
+    await check("GET /snapshots/{snapshot}/blocks/{lba}", "/snapshots/s/blocks/0", { headers: { accept } });
+  }
+  await check("GET /health/live", "/health/live");
+  await check("GET /health/ready", "/health/ready");
+  await check("DELETE /volumes/{volume}", "/volumes/v");
+  assertEquals([...validated].toSorted(), ROUTES);
+  // And each route that can refuse, with its problem document.
+  for (const route of ROUTES.filter((route) => !route.startsWith("GET /health"))) {
+    const body = route.startsWith("PUT")
+      ? { octets: new Uint8Array(1) }
+      : /^(POST|PATCH)/.test(route)
+      ? { text: "{" }
+      : {};
+    await check(route, route.split(" ")[1].replaceAll(/\{\w+\}/g, "-"), { ...body, token: null });
+    await check(route, `${route.split(" ")[1].replaceAll(/\{\w+\}/g, "-")}?maxResults=x`, body);
+  }
+});
+
+Deno.test("a queue of writes, trims and markers is listed as openapi.yaml documents", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 1, 512) });
+  await door.call("DELETE", "/volumes/v/blocks/0");
+  await door.call("POST", "/snapshots", { json: { volumes: ["v"] } });
+  const answer = await door.call("GET", "/pools/main/cache");
+  assertEquals(answer.body.entries.length, 3);
+  assertEquals(createValidator()(pointerTo("GET /pools/{pool}/cache", answer), answer.body), []);
+});
+
+Deno.test("a WebSocket's messages are what openapi.yaml documents", async () => {
+  await using door = await createTestDoor();
+  using subscriber = await subscribe(door, "?after=0&pool=main");
+  await createTestPool(door, "p");
+  await createTestVolume(door, "v");
+  await door.call("PATCH", "/volumes/v", { json: { blockCount: 99 } });
+  await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 8, 512) });
+  await door.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
+  const flusher = door.system.createFlusher({
+    limits: { ...STORAGE_LIMITS, flushBatchEntriesMax: 1, progressMs: 0 },
+  });
+  while (await flusher.sweep());
+  await door.call("DELETE", "/volumes/v");
+  const events = await subscriber.take(9);
+  assertEquals(new Set(events.map(({ type }) => type)).size, 8);
+  const validate = createValidator();
+  for (const event of events) assertEquals(validate("/components/schemas/Event", event), []);
+});
