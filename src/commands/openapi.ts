@@ -25,6 +25,7 @@ function describe(): string {
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
     cacheBytesMax: 0,
     authenticate: () => undefined,
+    onBackground: () => {},
     onRequest: () => {},
     onFault: () => {},
     stopping: AbortSignal.abort(),

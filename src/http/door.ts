@@ -38,6 +38,8 @@ export interface Door {
   readonly onRequest: (record: RequestRecord) => void;
   /** Told of faults of the program itself. */
   readonly onFault: (error: unknown, requestId: string) => void;
+  /** Told of work that outlives its request: the server waits for it when it stops. */
+  readonly onBackground: (work: Promise<void>) => void;
   /** Aborted when the server stops: whoever waits or follows gives up. */
   readonly stopping: AbortSignal;
 }

@@ -160,10 +160,12 @@ export function registerEvents(app: DoorApp, door: Door): void {
     socket.addEventListener("close", () => sockets.delete(socket), { once: true });
     const follow = (signal: AbortSignal) =>
       storage.followEvents(stream.poolId, stream.filter, after ?? stream.lastEventId, signal);
-    void serveSubscriber(socket, follow, door, c.get("requestId")).finally(() => {
-      subscribers -= 1;
-      if (socket.readyState === WebSocket.CONNECTING) sockets.delete(socket);
-    });
+    door.onBackground(
+      serveSubscriber(socket, follow, door, c.get("requestId")).finally(() => {
+        subscribers -= 1;
+        if (socket.readyState === WebSocket.CONNECTING) sockets.delete(socket);
+      }),
+    );
     return response;
   });
 }

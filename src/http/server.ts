@@ -16,9 +16,17 @@ export interface HttpServer {
  *
  * @throws {Error} when the address cannot be had.
  */
-export function serveHttp(door: Omit<Door, "stopping">, address: { host: string; port: number }): HttpServer {
+export function serveHttp(
+  door: Omit<Door, "onBackground" | "stopping">,
+  address: { host: string; port: number },
+): HttpServer {
   const stopping = new AbortController();
-  const app = createApp({ ...door, stopping: stopping.signal });
+  const background = new Set<Promise<void>>();
+  const onBackground = (work: Promise<void>) => {
+    background.add(work);
+    void work.finally(() => background.delete(work));
+  };
+  const app = createApp({ ...door, onBackground, stopping: stopping.signal });
   const server = listen(address, (request) => app.fetch(request));
   const { hostname, port } = server.addr as Deno.NetAddr;
   return {
@@ -27,7 +35,7 @@ export function serveHttp(door: Omit<Door, "stopping">, address: { host: string;
       stopping.abort();
       const timer = Promise.withResolvers<void>();
       const timeout = setTimeout(timer.resolve, drainMs);
-      await Promise.race([server.shutdown(), timer.promise]);
+      await Promise.race([Promise.all([server.shutdown(), ...background]), timer.promise]);
       clearTimeout(timeout);
     },
   };

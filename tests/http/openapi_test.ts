@@ -72,6 +72,7 @@ Deno.test("openapi.yaml has every route of the app and no other", async () => {
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
     cacheBytesMax: 0,
     authenticate: () => undefined,
+    onBackground: () => {},
     onRequest: () => {},
     onFault: () => {},
     stopping: AbortSignal.abort(),
