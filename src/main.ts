@@ -36,7 +36,7 @@ const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
 async function main(args: string[]): Promise<number> {
   const unknown: string[] = [];
   const flags = parseArgs(args, {
-    boolean: ["flusher", "check"],
+    boolean: ["flusher", "check", "help"],
     string: ["url"],
     negatable: ["flusher"],
     default: { flusher: true },
@@ -45,6 +45,10 @@ async function main(args: string[]): Promise<number> {
       return true;
     },
   });
+  if (flags.help) {
+    console.log(USAGE);
+    return 0;
+  }
   const command = COMMANDS[String(flags._[0])];
   if (command === undefined || unknown.length > 0 || flags._.length > 1) {
     console.error(unknown.length > 0 ? `Cannot understand ${unknown.join(" ")}\n${USAGE}` : USAGE);

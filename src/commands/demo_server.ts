@@ -35,6 +35,9 @@ export async function findServer(
 ): Promise<DemoServer> {
   const running = url === undefined ? await findRunning(config, signal) : parseUrl(url);
   if (running === undefined) return await startOwn(resources, config, signal);
+  if (config.adminToken === undefined && !isLocal(running)) {
+    throw new Error("Cannot play there: set SNAPMARK_ADMIN_TOKEN to that server's token");
+  }
   const { token, place } = await findAdminToken(config);
   return {
     url: running,
@@ -50,6 +53,11 @@ function parseUrl(url: string): string {
     throw new Error("Cannot play there: expected --url to start with http:// or https://");
   }
   return (parsed.origin + parsed.pathname).replace(/\/+$/, "");
+}
+
+/** Only a server on this machine can be the one whose token lies in the data directory. */
+function isLocal(url: string): boolean {
+  return ["127.0.0.1", "[::1]", "localhost"].includes(new URL(url).hostname);
 }
 
 /** The URL of the server at the configured address, if one is ready there. */

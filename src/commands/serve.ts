@@ -4,6 +4,7 @@
 
 import { type Config, FIRST_POOL, HTTP_LIMITS, STORAGE_LIMITS } from "../config.ts";
 import { startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts";
+import type { Database } from "../database/client.ts";
 import { migrate } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
 import { type HttpServer, serveHttp } from "../http/server.ts";
@@ -11,7 +12,7 @@ import { describeFault, startLog } from "../log.ts";
 import { SYSTEM } from "../storage/actor.ts";
 import { Storage } from "../storage/storage.ts";
 import { authenticateAdmin, findAdminToken } from "../token.ts";
-import { untilStopped, useDatabase, whenAborted } from "./process.ts";
+import { describeDatabase, untilStopped, useDatabase, whenAborted } from "./process.ts";
 
 /** Serves until SIGINT or SIGTERM. `flusher`: whether this process flushes too. */
 export async function serve(config: Config, options: { flusher: boolean }): Promise<void> {
@@ -19,7 +20,7 @@ export async function serve(config: Config, options: { flusher: boolean }): Prom
   using signals = new DisposableStack();
   const stopped = untilStopped(signals);
   const { server, token } = await startServer(resources, config, { ...options, signal: stopped });
-  console.log(describeServer(server, token.place));
+  console.log(describeServer(server, token.place, describeDatabase(config)));
   await whenAborted(stopped);
   console.log("Stopping: finishing what is in flight");
 }
@@ -35,7 +36,7 @@ export async function startServer(
     resources,
     config.databaseUrl ?? await startPostgres(resources, config, options.signal),
   );
-  const migrations = await migrate(database);
+  const migrations = await migrateFirst(database, config);
   logger.info("database ready", { migrations });
   const storage = new Storage({
     database,
@@ -57,6 +58,15 @@ export async function startServer(
   }, config);
   resources.defer(() => server.stop(HTTP_LIMITS.drainMs));
   return { server, token };
+}
+
+async function migrateFirst(database: Database, config: Config): Promise<string[]> {
+  try {
+    return await migrate(database);
+  } catch (error) {
+    if (config.databaseUrl === undefined || !(error instanceof Error)) throw error;
+    throw new Error(`Cannot use the database that DATABASE_URL names: ${error.message}`, { cause: error });
+  }
 }
 
 async function startPostgres(
@@ -84,12 +94,12 @@ async function createFirstPool(storage: Storage, { deviceBytes, cacheBytesMax }:
   }
 }
 
-function describeServer({ url }: HttpServer, place: string): string {
+function describeServer({ url }: HttpServer, place: string, database: string): string {
   const token = place.includes("/") ? `$(cat ${place})` : `$${place}`;
   return [
     "",
     `Snapmark serves at ${url} (reference: ${url}/docs)`,
-    `The token is in ${place}`,
+    `The data are in ${database}, the token is in ${place}`,
     `Try: curl -H "Authorization: Bearer ${token}" ${url}/pools`,
     "",
   ].join("\n");

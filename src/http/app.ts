@@ -103,6 +103,11 @@ function readBody({ limits }: Door) {
     });
   const [blocks, json] = [limit(limits.blocksBytesMax), limit(limits.jsonBytesMax)];
   return createMiddleware<DoorEnv>(async (c, next) => {
+    if ((c.req.header("content-encoding") ?? "identity").toLowerCase() !== "identity") {
+      throw new HttpError("unsupported-media-type", "Cannot take this body: expected no Content-Encoding", {
+        headers: { "accept-encoding": "identity" },
+      });
+    }
     try {
       await (c.req.method === "PUT" ? blocks : json)(c, async () => void await c.req.arrayBuffer());
     } catch (error) {

@@ -13,6 +13,7 @@ import {
   jsonResponse,
   Moment,
   Name,
+  NoQuery,
   pageOf,
   PageQuery,
   PROBLEM_RESPONSE,
@@ -93,7 +94,7 @@ const getRoute = createRoute({
   operationId: "getAuditRecord",
   summary: "One record of the audit",
   tags: ["audit"],
-  request: { params: z.object({ id: z.string().min(1).max(63) }) },
+  request: { params: z.object({ id: z.string().min(1).max(63) }), query: NoQuery },
   responses: { 200: jsonResponse("The record", AuditRecord), default: PROBLEM_RESPONSE },
 });
 

@@ -14,6 +14,7 @@ import {
   jsonResponse,
   Moment,
   Name,
+  NoQuery,
   NUMBER_KEY,
   pageOf,
   PageQuery,
@@ -63,7 +64,7 @@ const addRoute = createRoute({
   summary: "Add a device to a pool",
   description: "At any time, in the same time whatever its size.",
   tags: ["devices"],
-  request: jsonBody(NewDevice),
+  request: { query: NoQuery, ...jsonBody(NewDevice) },
   responses: { 201: jsonResponse("The device", Device), default: PROBLEM_RESPONSE },
 });
 

@@ -12,7 +12,6 @@ export type HttpCode =
   | "invalid-request"
   | "method-not-allowed"
   | "not-found"
-  | "not-ready"
   | "too-many-subscribers"
   | "unauthorized"
   | "unsupported-media-type";
@@ -44,7 +43,6 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "method-not-allowed": { status: 405, title: "Method not allowed" },
   "name-taken": { status: 409, title: "The name is taken" },
   "not-found": { status: 404, title: "No such resource" },
-  "not-ready": { status: 503, title: "Not ready", retryAfterSeconds: 1 },
   "not-whole-blocks": { status: 422, title: "Not a whole number of blocks" },
   "outcome-unknown": { status: 503, title: "The outcome is unknown" },
   "outside-snapshot": { status: 422, title: "Outside of what the snapshot covers" },

@@ -82,7 +82,7 @@ export const Event = z.union([
   ),
 ]).openapi("Event");
 
-const query = z.object({
+const query = z.strictObject({
   snapshot: Reference.optional(),
   volume: Reference.optional().openapi({ description: "Its events, and those of snapshots that cover it" }),
   pool: Reference.optional().openapi({
@@ -116,7 +116,16 @@ const eventsRoute = createRoute({
   tags: ["events"],
   request: { query },
   responses: {
-    200: jsonResponse("A page of events", z.object({ events: z.array(Event) })),
+    200: jsonResponse(
+      "A page of events",
+      z.object({
+        events: z.array(Event),
+        after: EventId.openapi({
+          description:
+            "Ask for what comes after this; further than the last event where a filter left some out",
+        }),
+      }),
+    ),
     101: { description: "Switching to WebSocket" },
     default: PROBLEM_RESPONSE,
   },
@@ -142,7 +151,9 @@ export function registerEvents(app: DoorApp, door: Door): void {
         );
       }
       const events = await storage.listEvents(stream.poolId, stream.filter, after ?? 0, maxResults);
-      return c.json({ events: events.map(toBody) as z.input<typeof Event>[] }, 200);
+      const seen = events.length === maxResults ? 0 : stream.lastEventId;
+      const next = Math.max(after ?? 0, seen, events.at(-1)?.eventId ?? 0);
+      return c.json({ events: events.map(toBody) as z.input<typeof Event>[], after: next }, 200);
     }
     if (
       subscribers >= limits.subscribersMax || sockets.size >= SOCKETS_PER_SUBSCRIBER * limits.subscribersMax

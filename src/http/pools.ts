@@ -15,6 +15,7 @@ import {
   Lba,
   Moment,
   Name,
+  NoQuery,
   NUMBER_KEY,
   pageOf,
   PageQuery,
@@ -89,7 +90,7 @@ const addRoute = createRoute({
   summary: "Create a pool",
   description: "The pool has no room until a device is added to it.",
   tags: ["pools"],
-  request: jsonBody(NewPool),
+  request: { query: NoQuery, ...jsonBody(NewPool) },
   responses: { 201: jsonResponse("The pool", Pool), default: PROBLEM_RESPONSE },
 });
 
@@ -99,7 +100,7 @@ const getRoute = createRoute({
   operationId: "getPool",
   summary: "How a pool stands",
   tags: ["pools"],
-  request: { params },
+  request: { params, query: NoQuery },
   responses: { 200: jsonResponse("The pool", Pool), default: PROBLEM_RESPONSE },
 });
 
@@ -122,7 +123,7 @@ const flushRoute = createRoute({
   operationId: "flushPool",
   summary: "Wait until all that was appended so far is flushed (SYNCHRONIZE CACHE)",
   tags: ["pools"],
-  request: { params },
+  request: { params, query: NoQuery },
   responses: {
     200: jsonResponse("The position reached", z.object({ sequenceFlushed: Sequence })),
     default: PROBLEM_RESPONSE,

@@ -55,9 +55,12 @@ export const CountParameter = numeral.transform(Number).optional().openapi({
 });
 
 /** `?pool=`: where a name is looked for. Needed only when several pools use it. */
-export const PoolQuery = z.object({
+export const PoolQuery = z.strictObject({
   pool: Reference.optional().openapi({ description: "Pool to look the name up in; by default, all of them" }),
 });
+
+/** Of a route that takes no query: what it does not know is refused everywhere, not only in bodies. */
+export const NoQuery = z.strictObject({});
 
 /** A size, given as bytes or as blocks. */
 export const SizeFields = {
@@ -85,7 +88,7 @@ export function given<T extends object>(input: T): { [K in keyof T]: Exclude<T[K
 // Pages
 
 /** `?maxResults=&pageToken=`. */
-export const PageQuery = z.object({
+export const PageQuery = z.strictObject({
   maxResults: z.string().regex(/^\d{1,9}$/, "expected a number").transform(Number).optional().openapi({
     type: "integer",
     minimum: 1,

@@ -48,8 +48,8 @@ function listen(
   try {
     return Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
   } catch (error) {
-    if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    throw new Error(`Cannot listen on ${host}:${port}: the address is in use; set SNAPMARK_PORT`, {
+    const { message } = error as Error;
+    throw new Error(`Cannot listen on ${host}:${port}, see SNAPMARK_HOST and SNAPMARK_PORT: ${message}`, {
       cause: error,
     });
   }

@@ -97,7 +97,7 @@ const AsCommand = z.strictObject({
 
 const NewSnapshot = z.union([AsCommand, InWords]).openapi("NewSnapshot");
 
-const WaitQuery = z.object({
+const WaitQuery = z.strictObject({
   wait: z.enum(["sealed"]).optional().openapi({
     description: "Answer when sealed (the CDB with IMMED clear)",
   }),

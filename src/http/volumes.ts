@@ -14,6 +14,7 @@ import {
   jsonResponse,
   Moment,
   Name,
+  NoQuery,
   pageOf,
   PageQuery,
   PoolQuery,
@@ -65,7 +66,7 @@ const createVolumeRoute = createRoute({
   operationId: "createVolume",
   summary: "Create a volume, which reads as zeros",
   tags: ["volumes"],
-  request: jsonBody(NewVolume),
+  request: { query: NoQuery, ...jsonBody(NewVolume) },
   responses: { 201: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
 });
 

@@ -52,6 +52,21 @@ async function selectDirtyPools(database: Database): Promise<Pool[]> {
   }));
 }
 
+/** Tells whether a pool has entries since before `since`, and nothing of it was flushed since then. */
+export async function isQueueStalled(database: Database, since: Date): Promise<boolean> {
+  const [row] = await database.$client<{ stalled: boolean }[]>`
+    select exists (
+      select from pool_heads h join pool_tails t on t.pool_id = h.pool_id
+      where h.sequence_appended > t.entries_flushed
+        and coalesce(t.flushed_at, '-infinity') < ${since.toISOString()}
+        and (
+          select c.appended_at from cache c where c.pool_id = h.pool_id and c.sequence > t.sequence_flushed
+          order by c.sequence limit 1
+        ) < ${since.toISOString()}
+    ) as stalled`;
+  return row.stalled;
+}
+
 interface Pace {
   bytesPerSecond: number;
   /** When progress was last told, in milliseconds of the epoch. */

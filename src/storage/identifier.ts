@@ -45,7 +45,7 @@ export function requireOne<T>(
   if (rows.length > 1) {
     throw new StorageError(
       "ambiguous-name",
-      `Cannot tell which ${noun} is meant: several pools have one named ${reference}; use its id`,
+      `Cannot tell which ${noun} is meant: several pools have one named ${reference}; name the pool or use its id`,
     );
   }
   if (rows.length === 0) throw new StorageError(code, `Cannot find ${noun} ${reference.slice(0, 64)}`);

@@ -25,7 +25,7 @@ import {
 } from "./device.ts";
 import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
-import { Flusher } from "./flusher.ts";
+import { Flusher, isQueueStalled } from "./flusher.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page, PageRequest } from "./page.ts";
 import {
@@ -41,7 +41,15 @@ import { readSnapshot, readVolume } from "./read.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import { getSnapshot, listSnapshots, requireCovered, type Snapshot } from "./snapshot.ts";
 import { encodeSnapshotCommand, executeSnapshotCommand, type SnapshotCommand } from "./snapshot_command.ts";
-import { createVolume, deleteVolume, getVolume, growVolume, listVolumes, type Volume } from "./volume.ts";
+import {
+  createVolume,
+  deleteVolume,
+  findVolumePlace,
+  getVolume,
+  growVolume,
+  listVolumes,
+  type Volume,
+} from "./volume.ts";
 
 /** The pool that is meant where none is named. */
 export const DEFAULT_POOL = "main";
@@ -84,7 +92,7 @@ export interface SnapshotCommandInput {
 export interface Readiness {
   readonly database: boolean;
   readonly migrations: boolean;
-  /** `elsewhere`: this process has none. */
+  /** `elsewhere`: this process has none. `stalled`: a queue does not move, whoever should flush it. */
   readonly flusher: "running" | "stalled" | "elsewhere";
 }
 
@@ -137,7 +145,14 @@ export class Storage implements AsyncDisposable {
     const timer = setTimeout(() => late.resolve(undefined), READINESS_MS_MAX);
     try {
       const migrations = await Promise.race([isMigrated(this.database), late.promise]);
-      return { database: migrations !== undefined, migrations: migrations ?? false, flusher };
+      const at = this.#clock().getTime();
+      const stalled = migrations &&
+        await Promise.race([isQueueStalled(this.database, new Date(at - FLUSHER_STALLED_MS)), late.promise]);
+      return {
+        database: migrations !== undefined,
+        migrations: migrations ?? false,
+        flusher: stalled ? "stalled" : flusher,
+      };
     } catch {
       // Whatever it is, no request can be served.
       return { database: false, migrations: false, flusher };
@@ -366,12 +381,13 @@ export class Storage implements AsyncDisposable {
   async findStream(
     input: { pool?: string; volume?: string; snapshot?: string; types?: EventFilter["types"] },
   ): Promise<{ poolId: string; filter: EventFilter; lastEventId: number }> {
-    const volume = input.volume === undefined ? undefined : await this.getVolume(input.volume, input.pool);
+    const volume = input.volume === undefined
+      ? undefined
+      : await findVolumePlace(this.database, input.volume, await this.#poolId(input.pool));
     const snapshot = input.snapshot === undefined
       ? undefined
       : await this.getSnapshot(input.snapshot, input.pool);
-    const { poolId } = volume?.pool ?? snapshot?.pool ??
-      await getPool(this.database, input.pool ?? DEFAULT_POOL);
+    const { poolId } = volume ?? snapshot?.pool ?? await getPool(this.database, input.pool ?? DEFAULT_POOL);
     const filter = {
       ...(volume === undefined ? {} : { volumeId: volume.volumeId }),
       ...(snapshot === undefined ? {} : { snapshotId: snapshot.snapshotId }),

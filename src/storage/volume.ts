@@ -82,6 +82,23 @@ export async function getVolume(connection: Connection, reference: string, poolI
   return toVolume(requireOne(rows, "volume-not-found", reference));
 }
 
+/** Where a volume lives, also one that is deleted if it is named by id: for what is told of it. */
+export async function findVolumePlace(
+  connection: Connection,
+  reference: string,
+  poolId?: string,
+): Promise<{ volumeId: string; poolId: string }> {
+  if (!isId(reference)) {
+    const { volumeId, pool } = await getVolume(connection, reference, poolId);
+    return { volumeId, poolId: pool.poolId };
+  }
+  const rows = await connection.select({ volumeId: volumes.volumeId, poolId: volumes.poolId }).from(volumes)
+    .where(
+      and(eq(volumes.volumeId, reference), poolId === undefined ? undefined : eq(volumes.poolId, poolId)),
+    );
+  return requireOne(rows, "volume-not-found", reference);
+}
+
 /** The volumes, of one pool or of all, in order of creation. */
 export async function listVolumes(
   database: Database,

@@ -593,3 +593,39 @@ Deno.test("POST /pools/{pool}/flush gives up with 504 where nobody flushes", asy
     });
   });
 });
+
+Deno.test("a query that a route does not know is refused, and nothing is stored", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  const attempts: [string, string, unknown?][] = [
+    ["POST", "/devices?pool=main", { name: "d", blockCount: 4_000 }],
+    ["POST", "/volumes?pool=main", { name: "w", blockCount: 8 }],
+    ["POST", "/snapshots?pool=main", { volumes: ["v"] }],
+    ["POST", "/pools?name=p", { name: "p" }],
+    ["GET", "/volumes/v/blocks/0?cnt=2"],
+    ["GET", "/audit?pool=main"],
+    ["GET", "/events?since=1"],
+    ["GET", "/volumes?max=1"],
+  ];
+  const count = async () => {
+    const [row] = await door.system.test.database.$client`
+      select (select count(*) from audit) as audit, (select count(*) from events) as events`;
+    return { ...row };
+  };
+  const before = await count();
+  for (const [method, path, json] of attempts) {
+    const { status, body } = await door.call(method, path, json === undefined ? {} : { json });
+    assertEquals([path, status, body.code], [path, 400, "invalid-request"]);
+  }
+  assertEquals(await count(), before);
+});
+
+Deno.test("a body with a Content-Encoding is refused: its bytes would be stored as they are", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  const { status, body } = await door.call("PUT", "/volumes/v/blocks/0", {
+    octets: new Uint8Array(512),
+    headers: { "content-encoding": "gzip" },
+  });
+  assertEquals([status, body.code], [415, "unsupported-media-type"]);
+});

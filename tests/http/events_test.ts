@@ -36,7 +36,7 @@ interface EventBody {
 async function readPage(query: string, from: Pick<TestDoor, "call"> = door): Promise<EventBody[]> {
   const { status, body } = await from.call("GET", `/events${query}`);
   assertEquals(status, 200, JSON.stringify(body));
-  assertEquals(Object.keys(body), ["events"]);
+  assertEquals(Object.keys(body), ["events", "after"]);
   return body.events;
 }
 
@@ -382,3 +382,26 @@ async function refusalOf(own: TestDoor): Promise<Answer | undefined> {
 async function untilLetIn(own: TestDoor): Promise<void> {
   await until(async () => await refusalOf(own) === undefined);
 }
+
+Deno.test("GET /events tells of a deleted volume by its id, and no longer by its name", async () => {
+  await using door = await createTestDoor();
+  const id = await createTestVolume(door, "v");
+  await door.call("DELETE", "/volumes/v");
+  const { status, body } = await door.call("GET", `/events?volume=${id}`);
+  assertEquals(status, 200);
+  assertEquals(body.events.map(({ type }: { type: string }) => type), ["volume.created", "volume.deleted"]);
+  assertEquals((await door.call("GET", "/events?volume=v")).status, 404);
+});
+
+Deno.test("GET /events answers where to go on, also behind events that a filter left out", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "a");
+  await createTestVolume(door, "b");
+  // 1 pool.created, 2 device.added, 3 and 4 volume.created
+  const first = await door.call("GET", "/events?maxResults=3");
+  assertEquals([first.body.events.length, first.body.after], [3, 3]);
+  const none = await door.call("GET", "/events?type=volume.deleted");
+  assertEquals([none.body.events, none.body.after], [[], 4]);
+  const later = await door.call("GET", "/events?after=9");
+  assertEquals([later.body.events, later.body.after], [[], 9]);
+});

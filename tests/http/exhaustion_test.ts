@@ -49,30 +49,15 @@ Deno.test("PUT refuses what there is no segment for, and not its neighbours in t
   await createTestVolume(own, "v");
   // Once the volume is remembered, requests are queued in the order in which they arrive.
   await own.call("PUT", "/volumes/v/blocks/60", { octets: fill(1, 1, 512) });
-  const { storage, test: { database } } = own.system;
-  let arrived = 0;
-  const append = storage.append.bind(storage);
-  storage.append = (...args) => {
-    arrived += 1;
-    return append(...args);
-  };
   // While another holds the pool, the first request waits for it, and the others for the first: they are one batch.
-  const held = Promise.withResolvers<void>();
-  const released = Promise.withResolvers<void>();
-  const holding = database.$client.begin(async (tx) => {
-    await tx`select 1 from pool_heads for update`;
-    held.resolve();
-    await released.promise;
-  });
-  await held.promise;
+  await using pool = await holdPool(own);
   const puts = [[0, 1], [4, 1], [8, 16], [36, 8], [48, 1]].map(async ([lba, blockCount], index) => {
-    await until(() => arrived === index);
+    await until(() => pool.arrived === index);
     return await own.call("PUT", `/volumes/v/blocks/${lba}`, { octets: fill(1, blockCount, 512) });
   });
-  await until(() => arrived === puts.length);
+  await until(() => pool.arrived === puts.length);
   await own.call("GET", "/health/live");
-  released.resolve();
-  await holding;
+  pool.release();
   const answers = await Promise.all(puts);
   assertEquals(answers.map(({ status }) => status), [200, 200, 507, 200, 507]);
   assertProblem(answers[2], INSUFFICIENT_SPACE);
@@ -83,6 +68,28 @@ Deno.test("PUT refuses what there is no segment for, and not its neighbours in t
   assertEquals(batches.map(([lba]: [number]) => lba), [60, 0, 4, 36, 40]);
   assertEquals(new Set(batches.slice(2).map(([_, at]: [number, string]) => at)).size, 1);
   assertEquals((await own.call("GET", "/pools/main")).body.freeSegments, 0);
+});
+
+Deno.test("PUT refuses what would wait behind too many with 503 and Retry-After", async () => {
+  await using own = await createTestDoor({ limits: { pendingRequestsMax: 2 } });
+  await createTestVolume(own, "v");
+  const put = (lba: number) => own.call("PUT", `/volumes/v/blocks/${lba}`, { octets: fill(lba, 1, 512) });
+  await put(60);
+  await using pool = await holdPool(own);
+  const puts = [0, 1, 2, 3].map(async (lba) => {
+    await until(() => pool.arrived === lba);
+    return await put(lba);
+  });
+  // One is on its way, two wait.
+  assertProblem(await puts[3], {
+    status: 503,
+    code: "too-busy",
+    scsi: { status: "BUSY" },
+    headers: { "retry-after": "1" },
+  });
+  pool.release();
+  const statuses = (await Promise.all(puts)).map(({ status }) => status);
+  assertEquals(statuses, [200, 200, 200, 503]);
 });
 
 Deno.test("PUT refuses what the cache has no room for with 503 and Retry-After, until it is flushed", async () => {
@@ -116,3 +123,37 @@ Deno.test("PUT refuses what the cache has no room for with 503 and Retry-After, 
   assertEquals(await read("/volumes/full-v/blocks/0?count=9"), [0, 2, 3, 4, 5, 6, 7, 8, 0]);
   assertEquals(await read("/snapshots/full/blocks/0?count=5"), [1, 2, 3, 4, 0]);
 });
+
+interface HeldPool extends AsyncDisposable {
+  /** Requests that have come to the storage system since. */
+  readonly arrived: number;
+  release(): void;
+}
+
+/** Holds every pool's row, as a long transaction of another process would. */
+async function holdPool({ system: { storage, test: { database } } }: TestDoor): Promise<HeldPool> {
+  let arrived = 0;
+  const append = storage.append.bind(storage);
+  storage.append = (...args) => {
+    arrived += 1;
+    return append(...args);
+  };
+  const held = Promise.withResolvers<void>();
+  const released = Promise.withResolvers<void>();
+  const holding = database.$client.begin(async (tx) => {
+    await tx`select 1 from pool_heads for update`;
+    held.resolve();
+    await released.promise;
+  });
+  await held.promise;
+  return {
+    get arrived() {
+      return arrived;
+    },
+    release: () => released.resolve(),
+    [Symbol.asyncDispose]: async () => {
+      released.resolve();
+      await holding;
+    },
+  };
+}

@@ -15,7 +15,7 @@ import {
 } from "../support/door.ts";
 import { below, fill, seeded } from "../support/history.ts";
 
-const ROUNDS = 30;
+const ROUNDS = 20;
 const SEEDS = [1, 2];
 
 type Schema = Record<string, unknown> & {

@@ -5,7 +5,14 @@ import { STORAGE_LIMITS } from "../../src/config.ts";
 import { closeDatabase, openDatabase } from "../../src/database/client.ts";
 import { Storage } from "../../src/storage/storage.ts";
 import { createTestDatabase } from "../support/database.ts";
-import { type Answer, createTestDoor, openTestDoor, type TestDoor } from "../support/door.ts";
+import {
+  type Answer,
+  createTestDoor,
+  createTestVolume,
+  openTestDoor,
+  type TestDoor,
+} from "../support/door.ts";
+import { BLOCK_BYTES } from "../support/storage.ts";
 
 /** Longest wait for a flusher's first look. */
 const READY_MS_MAX = 10_000;
@@ -79,4 +86,17 @@ Deno.test("GET /health/ready is 503 while the database cannot be reached; other 
     assertEquals(body.detail.includes(String(port)), false);
   }
   await closeDatabase(database);
+});
+
+Deno.test("GET /health/ready is 503 when a queue does not move, though its flusher should be elsewhere", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  await door.call("PUT", "/volumes/v/blocks/0", { octets: new Uint8Array(BLOCK_BYTES) });
+  assertEquals((await checkReady(door)).status, 200);
+  // The clock is the queue's: what waits has waited for a minute.
+  await door.system.test.database.$client`update cache set appended_at = appended_at - interval '1 minute'`;
+  const { status, body } = await checkReady(door);
+  assertEquals([status, body.flusher], [503, "stalled"]);
+  await door.system.drain();
+  assertEquals((await checkReady(door)).status, 200);
 });

@@ -1,8 +1,15 @@
 /** `/snapshots`: taking them in words and as commands, waiting for their seal, and reading them. */
 
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { STORAGE_LIMITS } from "../../src/config.ts";
-import { createTestDoor, createTestPool, createTestVolume, type TestDoor } from "../support/door.ts";
+import {
+  createTestDoor,
+  createTestPool,
+  createTestVolume,
+  DOOR_TOKEN,
+  type TestDoor,
+  until,
+} from "../support/door.ts";
 import { fill, readStamps } from "../support/history.ts";
 import { readPages } from "./paging.ts";
 import { assertProblem, type Refusal, sense } from "./problem.ts";
@@ -229,6 +236,33 @@ Deno.test("POST /snapshots?wait=sealed answers 202 when the seal does not come i
   assertEquals([status, body.status, body.cdb.immed], [202, "pending", false]);
   await own.system.drain();
   assertEquals((await own.call("GET", `/snapshots/${body.id}`)).body.status, "sealed");
+});
+
+Deno.test("POST /snapshots?wait=sealed lets go when its client leaves, and the marker stays", async () => {
+  await using own = await createTestDoor({ limits: { flushWaitMsMax: 600_000 } });
+  const leaving = new AbortController();
+  const waiting = fetch(`${own.url}/snapshots?wait=sealed`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${DOOR_TOKEN}`, "content-type": "application/json" },
+    body: "{}",
+    signal: leaving.signal,
+  });
+  const list = async () => (await own.call("GET", "/snapshots")).body.snapshots;
+  await until(async () => (await list()).length === 1);
+  leaving.abort();
+  await assertRejects(() => waiting, DOMException);
+  await until(() => own.requests.some(({ method }) => method === "POST"));
+  await own.system.drain();
+  assertEquals((await list())[0].status, "sealed");
+});
+
+Deno.test("POST /snapshots?wait=sealed is answered 202 when the server stops", async () => {
+  await using own = await createTestDoor({ limits: { flushWaitMsMax: 600_000 } });
+  const waiting = own.call("POST", "/snapshots?wait=sealed", { json: {} });
+  await until(async () => (await own.call("GET", "/snapshots")).body.snapshots.length === 1);
+  await own.stop();
+  const { status, body } = await waiting;
+  assertEquals([status, body.status], [202, "pending"]);
 });
 
 Deno.test("POST /snapshots carries out a raw CDB of each length, in upper or lower case", async () => {

@@ -1,7 +1,7 @@
 /** What the bundled PostgreSQL throws when it cannot be used: why, and what to set instead. */
 
 const REMEDY =
-  "Set SNAPMARK_DATA_DIR to another directory, or DATABASE_URL to a PostgreSQL 18 server of your own";
+  "Set SNAPMARK_DATA_DIR to another directory, or DATABASE_URL to a PostgreSQL (15 or newer) of your own";
 
 /** The bundled PostgreSQL cannot be used. The message ends with what the operator can set instead. */
 export class EmbeddedPostgresError extends Error {
