@@ -129,6 +129,8 @@ create table cache (
   autovacuum_vacuum_cost_delay = 0
 );
 alter table cache alter column data set storage external;
+-- Statistics taken while one segment is written over and over would make the planner read the whole queue for a block.
+alter table cache alter column segment_id set (n_distinct = -0.5);
 create index cache_segment on cache (pool_id, segment_id, sequence) where segment_id is not null;
 create index cache_markers on cache (pool_id, sequence) where kind = 'marker';
 

@@ -40,6 +40,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   flushWaitMsMax: 30_000,
   flushWaitPollMs: 50,
   rememberedVolumesMax: 10_000,
+  // Another process may give a name away, or to a second pool; a look-up a second for each name is nothing.
+  rememberedVolumesMs: 1_000,
 };
 
 /** The bounds of the HTTP door. */
@@ -51,7 +53,7 @@ export const HTTP_LIMITS = {
   pageItemsDefault: 100,
   // What one subscriber may leave unread in the socket's buffer before it is cut off.
   subscriberBacklogBytesMax: 1 * MIB,
-  // How long a subscriber may leave anything unread.
+  // How long a subscriber may leave anything unread, or its handshake unfinished.
   subscriberStalledMs: 10_000,
   // Subscribers of one process; each costs a query per event of its pool.
   subscribersMax: 256,

@@ -10,6 +10,8 @@
  * - The planner's ways other than walking an index from a known key are off, and so is `jit`. That is what every
  *   statement of the storage system does; the other ideas come from statistics of a queue that was empty (or full) when
  *   they were taken, and a prepared plan outlives them.
+ * - What the program stands on is said, whatever the role or the database has for a default: durable commits, the isolation
+ *   level, the formats that are parsed.
  * - Time limits, so that no statement and no forgotten transaction holds a lock for ever.
  */
 
@@ -61,18 +63,21 @@ export function closeDatabase(database: Database, seconds = 5): Promise<void> {
 /**
  * Runs `body` in one transaction and answers what it answers.
  *
- * When the connection is lost, postgres.js rejects the transaction by itself, and then would write a ROLLBACK to the socket
- * that is gone: that ends the process, or spoils the connection it makes next. So a body that failed for that reason is
- * never told to have ended.
+ * When the connection is lost, postgres.js rejects the transaction by itself. Then two things must not happen (porsager/postgres
+ * issues 1154, 1208 and 1216, open):
+ * - It would write a ROLLBACK to the socket that is gone, which ends the process or spoils the connection it makes next. So
+ *   a body that failed for that reason is never told to have ended.
+ * - What the body still says would run in whichever transaction has the connection next. So it is refused.
  *
  * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
  */
 export async function transact<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
   let finished = false;
+  let ended = false;
   try {
     const result = await database.$client.begin(async (client) => {
       try {
-        const value = await body(asTransaction(database, client));
+        const value = await body(asTransaction(database, client, () => ended));
         finished = true;
         return { value };
       } catch (error) {
@@ -89,13 +94,15 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
       );
     }
     throw error;
+  } finally {
+    ended = true;
   }
 }
 
 /** Tells whether `error` says that the database could not be reached, or ended the connection. */
 export function isConnectionError(error: unknown): boolean {
   const { code } = errorFields(error);
-  return code !== undefined && (CONNECTION_CODES.has(code) || /^(08|57P|53300)/.test(code));
+  return code !== undefined && (CONNECTION_CODES.has(code) || /^(08|25P03|57P|53300)/.test(code));
 }
 
 /** Tells whether `error` says that PostgreSQL ended a statement or a wait for being too long. */
@@ -115,14 +122,21 @@ const CONNECTION_CODES = new Set([
   "CONNECTION_CLOSED",
   "CONNECTION_DESTROYED",
   "CONNECTION_ENDED",
+  "ECONNABORTED",
   "ECONNREFUSED",
   "ECONNRESET",
+  "EHOSTUNREACH",
   "ENOENT",
+  "ENOTFOUND",
   "EPIPE",
+  "ETIMEDOUT",
 ]);
 
 const SESSION = {
   application_name: "snapmark",
+  bytea_output: "hex",
+  DateStyle: "ISO",
+  default_transaction_isolation: "read committed",
   enable_bitmapscan: "off",
   enable_hashjoin: "off",
   enable_material: "off",
@@ -131,6 +145,7 @@ const SESSION = {
   idle_in_transaction_session_timeout: String(IDLE_IN_TRANSACTION_MS_MAX),
   jit: "off",
   statement_timeout: String(STATEMENT_MS_MAX),
+  synchronous_commit: "on",
   TimeZone: "UTC",
 };
 
@@ -150,10 +165,31 @@ const COUNT = {
   parse: (text: string) => Number(text),
 };
 
-/** drizzle reads the parsers of the client it is given, and postgres.js keeps those of a transaction elsewhere. */
-function asTransaction(database: Database, client: postgres.TransactionSql): Transaction {
-  const carrier = Object.assign(client, { options: database.$client.options });
-  return drizzle(carrier as unknown as postgres.Sql) as unknown as Transaction;
+/**
+ * A transaction's client for drizzle and for us, which refuses statements once the transaction has `ended`. drizzle reads the
+ * parsers of the client it is given, and postgres.js keeps those of a transaction elsewhere.
+ */
+function asTransaction(
+  database: Database,
+  client: postgres.TransactionSql,
+  ended: () => boolean,
+): Transaction {
+  const requireOpen = () => {
+    if (ended()) throw Object.assign(new Error("The transaction has ended"), { code: "CONNECTION_CLOSED" });
+  };
+  const { unsafe } = client;
+  const carrier = Object.assign(client, {
+    options: database.$client.options,
+    unsafe: (...args: Parameters<typeof unsafe>) => (requireOpen(), unsafe(...args)),
+  });
+  const guarded = new Proxy(carrier, {
+    apply: (
+      target,
+      self,
+      args,
+    ) => (requireOpen(), Reflect.apply(target as unknown as () => unknown, self, args)),
+  });
+  return drizzle(guarded as unknown as postgres.Sql) as unknown as Transaction;
 }
 
 /** drizzle wraps PostgreSQL's error as the cause of its own. */

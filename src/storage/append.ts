@@ -24,7 +24,7 @@ import { copyEntries, type NewEntry } from "./cache.ts";
 import { returnSegments, takeSegments } from "./free_list.ts";
 import type { OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
-import { findMappedSlots, findSegments, mapSegments } from "./segment_map.ts";
+import { findMappedSlots, findSegments, mapSegments, type SlotRange } from "./segment_map.ts";
 import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
 
 /** Blocks to store from `lba` on. `data` is a whole number of blocks and must not change until the request is answered. */
@@ -46,7 +46,12 @@ export interface AppendRequest {
   readonly priority: number;
   readonly writes: (Write | Trim)[];
   readonly sizeBytes: number;
+  /** What the request costs a transaction, in bytes: its data, and each entry of a trim as much as {@linkcode ENTRY_BYTES}. */
+  readonly weightBytes: number;
 }
+
+/** What an entry without data costs: its row, its share of the map, its place in memory while it is appended. */
+export const ENTRY_BYTES = 512;
 
 /** What became of a request: the sequence of its last entry, or why it was refused. */
 export type AppendOutcome = { readonly sequence: number } | StorageError;
@@ -192,6 +197,12 @@ function requireRanges(pool: Pool, volume: OpenVolume, { writes }: AppendRequest
 }
 
 function requireCacheRoom(pool: Pool, dirtyBytes: number, { sizeBytes }: AppendRequest): void {
+  if (sizeBytes > pool.cacheBytesMax) {
+    throw new StorageError(
+      "request-too-large",
+      `Cannot write ${sizeBytes} bytes at once: the cache of pool ${pool.name} holds at most ${pool.cacheBytesMax}`,
+    );
+  }
   if (sizeBytes > 0 && dirtyBytes + sizeBytes > pool.cacheBytesMax) {
     throw new StorageError(
       "cache-full",
@@ -223,8 +234,9 @@ async function planRuns(
   written: WrittenSlots,
 ): Promise<PlannedRun[]> {
   const runs: PlannedRun[] = [];
+  const mapped = await findTrimmedSlots(tx, pool, volume, writes);
   for (const write of writes) {
-    const cut = "data" in write ? cutWrite(pool, write) : await cutTrim(tx, pool, volume, write, written);
+    const cut = "data" in write ? cutWrite(pool, write) : cutTrim(pool, volume, write, mapped, written);
     for (const run of cut) if (run.mapped) written.add(volume, run.slot);
     runs.push(...cut);
   }
@@ -239,22 +251,37 @@ function cutWrite({ blockSizeBytes, segmentBlocks }: Pool, { lba, data }: Write)
   });
 }
 
-/** A slot that nothing was ever written to reads as zeros already, so a trim covers only the others. */
-async function cutTrim(
+/** Of the slots that a request's trims touch, those that are mapped. */
+async function findTrimmedSlots(
   tx: Transaction,
   { poolId, segmentBlocks }: Pool,
   volume: OpenVolume,
+  writes: (Write | Trim)[],
+): Promise<Set<number>> {
+  const ranges = writes.flatMap((write) => "data" in write ? [] : [toSlotRange(write, segmentBlocks)]);
+  if (ranges.length === 0) return new Set();
+  return new Set(await findMappedSlots(tx.$client, poolId, volume.timelineId, ranges));
+}
+
+function toSlotRange({ lba, trim }: Trim, segmentBlocks: number): SlotRange {
+  return { firstSlot: toSlot(lba, segmentBlocks), endSlot: toSlot(lba + trim - 1, segmentBlocks) + 1 };
+}
+
+/** A slot that nothing was ever written to reads as zeros already, so a trim covers only the others. */
+function cutTrim(
+  { segmentBlocks }: Pool,
+  volume: OpenVolume,
   { lba, trim }: Trim,
+  mapped: Set<number>,
   written: WrittenSlots,
-): Promise<PlannedRun[]> {
+): PlannedRun[] {
   const range = { lba, blockCount: trim };
-  const firstSlot = toSlot(lba, segmentBlocks);
-  const endSlot = toSlot(lba + trim - 1, segmentBlocks) + 1;
-  const mapped = new Set(await findMappedSlots(tx.$client, poolId, volume.timelineId, firstSlot, endSlot));
   const runs = splitIntoSlots(range, segmentBlocks)
     .filter(({ slot }) => mapped.has(slot) || written.has(volume, slot))
     .map((run) => ({ ...run, mapped: true }));
-  return runs.length > 0 ? runs : [{ ...range, slot: firstSlot, firstBlock: 0, mapped: false }];
+  return runs.length > 0
+    ? runs
+    : [{ ...range, slot: toSlot(lba, segmentBlocks), firstBlock: 0, mapped: false }];
 }
 
 /** The segments of the slots that a batch touches: remembered ones, looked up ones, new ones. */

@@ -45,12 +45,12 @@ export class Appender {
   append(request: AppendRequest): Promise<{ sequence: number }> {
     const { pendingBytesMax, pendingRequestsMax } = this.limits;
     if (
-      this.#waiting.length >= pendingRequestsMax || this.#waitingBytes + request.sizeBytes > pendingBytesMax
+      this.#waiting.length >= pendingRequestsMax || this.#waitingBytes + request.weightBytes > pendingBytesMax
     ) {
       throw new StorageError("too-busy", "Cannot take more writes now: too many wait for their commit");
     }
     const { promise, resolve, reject } = Promise.withResolvers<{ sequence: number }>();
-    this.#waitingBytes += request.sizeBytes;
+    this.#waitingBytes += request.weightBytes;
     this.#waiting.push({
       request,
       settle: (outcome) => outcome instanceof StorageError ? reject(outcome) : resolve(outcome),
@@ -77,8 +77,8 @@ export class Appender {
     let count = 0;
     let bytes = 0;
     for (const { request } of this.#waiting.slice(0, batchRequestsMax)) {
-      if (count > 0 && bytes + request.sizeBytes > batchBytesMax) break;
-      bytes += request.sizeBytes;
+      if (count > 0 && bytes + request.weightBytes > batchBytesMax) break;
+      bytes += request.weightBytes;
       count += 1;
     }
     this.#waitingBytes -= bytes;

@@ -171,7 +171,7 @@ export async function listSegments(
   device: Device,
   page: PageRequest,
 ): Promise<Page<SegmentDescriptor>> {
-  const first = page.after === undefined ? device.firstSegmentId : Number(page.after) + 1;
+  const first = Math.max(device.firstSegmentId, Number(page.after ?? -1) + 1);
   const end = Math.min(first + page.itemsMax + 1, device.firstSegmentId + device.segmentCount);
   const rows = await selectDescriptors(database, device.poolId, first, end);
   return toPage(rows, page, (row) => row.segment_id, (row) => toDescriptor(row, pool, device));

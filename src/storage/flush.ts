@@ -221,6 +221,9 @@ const NOTHING_FLUSHED: Flushed = {
   progressTold: false,
 };
 
+/** Snapshots sealed by one step: a marker that is placed meanwhile waits for their events. */
+const MARKERS_MAX = 64;
+
 interface Batch {
   /** Entries before the first marker, within the bounds. */
   entryCount: number;
@@ -239,6 +242,7 @@ function chooseBatch(entries: Head[], limits: FlushContext["limits"]): Batch {
   const batch: Batch = { entryCount: 0, bytes: 0, last: before, markerCount: 0, lastMarker: before };
   for (const { sequence, kind, size_bytes, rows } of entries) {
     if (kind === "marker") {
+      if (batch.markerCount === MARKERS_MAX) break;
       batch.markerCount += 1;
       batch.lastMarker = sequence;
       continue;

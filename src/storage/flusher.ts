@@ -106,14 +106,23 @@ export class Flusher {
     this.#wake();
   }
 
-  /** One step for each pool that has entries; answers whether any was flushed or sealed. */
+  /**
+   * One step for each pool that has entries; answers whether any was flushed or sealed. A pool's fault is thrown when the
+   * others have had their step.
+   */
   async sweep(): Promise<boolean> {
     let progressed = false;
+    const faults: unknown[] = [];
     for (const pool of await selectDirtyPools(this.database)) {
-      const { entryCount, sealedCount } = await this.#step(pool);
-      progressed ||= entryCount + sealedCount > 0;
+      try {
+        const { entryCount, sealedCount } = await this.#step(pool);
+        progressed ||= entryCount + sealedCount > 0;
+      } catch (error) {
+        faults.push(error);
+      }
       if (this.#stopping.signal.aborted) break;
     }
+    if (faults.length > 0) throw faults.length === 1 ? faults[0] : new AggregateError(faults);
     this.#sweptAt = this.options.clock();
     return progressed;
   }

@@ -37,4 +37,6 @@ export interface StorageLimits {
   readonly flushWaitPollMs: number;
   /** Names of volumes that this process remembers the place of. */
   readonly rememberedVolumesMax: number;
+  /** How long one is remembered. */
+  readonly rememberedVolumesMs: number;
 }

@@ -48,20 +48,26 @@ export async function mapSegments(tx: Transaction, poolId: string, mapped: Mappe
       ${mapped.map((row) => row.deviceId)}::uuid[])`;
 }
 
-/** Of the slots `[firstSlot, endSlot)`, those that any epoch of the live timeline or its ancestors maps. */
+/** A run of slots, half-open. */
+export interface SlotRange {
+  readonly firstSlot: number;
+  readonly endSlot: number;
+}
+
+/** Of the slots in `ranges`, those that any epoch of the live timeline or its ancestors maps. */
 export async function findMappedSlots(
   client: Client,
   poolId: string,
   timelineId: number,
-  firstSlot: number,
-  endSlot: number,
+  ranges: SlotRange[],
 ): Promise<number[]> {
   const rows = await client<{ slot: number }[]>`
     with recursive target as (select ${timelineId}::bigint as timeline_id, ${EPOCH_LIVE}::bigint as epoch),
     ${lineageOf(client, poolId)}
-    select s.slot from line cross join generate_series(${firstSlot}::bigint, ${
-    endSlot - 1
-  }::bigint) as s (slot)
+    select s.slot from line
+    cross join unnest(${ranges.map((range) => range.firstSlot)}::bigint[],
+      ${ranges.map((range) => range.endSlot - 1)}::bigint[]) as r (first_slot, last_slot)
+    cross join lateral generate_series(r.first_slot, r.last_slot) as s (slot)
     where exists (
       select 1 from unnest(line.timeline_ids, line.epochs) as l (timeline_id, epoch)
       join segment_map m on m.pool_id = ${poolId} and m.timeline_id = l.timeline_id and m.slot = s.slot

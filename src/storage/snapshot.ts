@@ -257,10 +257,7 @@ function toEvent({ snapshotId, name, head, at, covered }: Marker, sequence: numb
 
 /** @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
 export async function getSnapshot(database: Database, reference: string, poolId?: string): Promise<Snapshot> {
-  const rows = await selectSnapshots(database).where(and(
-    isId(reference) ? eq(snapshots.snapshotId, reference) : eq(snapshots.name, reference),
-    poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
-  )).limit(2);
+  const rows = await selectSnapshots(database).where(matchSnapshot(reference, poolId)).limit(2);
   const row = requireOne(rows, "snapshot-not-found", reference);
   return toSnapshot(row, await selectCovered(database, [row]));
 }
@@ -279,28 +276,47 @@ export async function listSnapshots(
   return toPage(rows, page, (row) => row.snapshot.snapshotId, (row) => toSnapshot(row, covered));
 }
 
+/** Where a snapshot is: enough to read from it. @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
+export async function findSnapshotPlace(
+  database: Database,
+  reference: string,
+  poolId?: string,
+): Promise<{ snapshotId: string; pool: Pool }> {
+  const rows = await database.select({ snapshotId: snapshots.snapshotId, pool: pools }).from(snapshots)
+    .innerJoin(pools, eq(pools.poolId, snapshots.poolId))
+    .where(matchSnapshot(reference, poolId)).limit(2);
+  return requireOne(rows, "snapshot-not-found", reference);
+}
+
 /**
- * The volume of a snapshot that a read means: the one of that id, or the only one.
+ * What a snapshot covers of the volume that a read means: the one of that id, or the only one.
  *
  * @throws {StorageError} `outside-snapshot` for a volume it does not cover, `invalid-argument` when one must be named.
  */
-export function requireCovered(snapshot: Snapshot, volumeId?: string): CoveredVolume {
-  if (volumeId === undefined && snapshot.volumes.length !== 1) {
-    throw new StorageError(
-      "invalid-argument",
-      `Cannot tell which volume to read: the snapshot covers ${snapshot.volumes.length}; name one`,
-    );
-  }
-  const covered = volumeId === undefined
-    ? snapshot.volumes[0]
-    : snapshot.volumes.find((volume) => volume.volumeId === volumeId.toLowerCase());
-  if (covered === undefined) {
+export async function getCovered(
+  { $client }: Database,
+  poolId: string,
+  snapshotId: string,
+  volumeId?: string,
+): Promise<CoveredVolume> {
+  const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
+  const rows = await $client<CoveredRow[]>`
+    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count from snapshot_volumes
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen}
+    limit 2`;
+  if (rows.length === 1) return toCoveredVolume(rows[0]);
+  if (volumeId !== undefined) {
     throw new StorageError(
       "outside-snapshot",
       `Cannot read volume ${volumeId}: the snapshot does not cover it`,
     );
   }
-  return covered;
+  throw new StorageError(
+    "invalid-argument",
+    `Cannot tell which volume to read: the snapshot covers ${
+      rows.length === 0 ? "none" : "several"
+    }; name one`,
+  );
 }
 
 /** What is left to flush before the seal of a snapshot, and how long that takes at the flusher's rate. */
@@ -320,14 +336,34 @@ export function toProgress(
   };
 }
 
-async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<CoveredRow[]> {
+/** What each of the snapshots covers, by its id. */
+async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<Map<string, CoveredVolume[]>> {
   const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
   const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
-  if (ids.length === 0) return [];
-  return await database.$client<CoveredRow[]>`
+  const covered = await database.$client<CoveredRow[]>`
     select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count from snapshot_volumes
     where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])
     order by volume_id`;
+  const byId = new Map<string, CoveredVolume[]>(ids.map((id) => [id, []]));
+  for (const row of covered) byId.get(row.snapshot_id)?.push(toCoveredVolume(row));
+  return byId;
+}
+
+function matchSnapshot(reference: string, poolId: string | undefined) {
+  return and(
+    isId(reference) ? eq(snapshots.snapshotId, reference) : eq(snapshots.name, reference),
+    poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
+  );
+}
+
+function toCoveredVolume(row: CoveredRow): CoveredVolume {
+  return {
+    volumeId: row.volume_id,
+    timelineId: row.timeline_id,
+    epoch: row.epoch,
+    lba: row.first_lba,
+    blockCount: row.block_count,
+  };
 }
 
 interface CoveredRow {
@@ -352,7 +388,10 @@ function toCovered(rows: VolumeRow[], { volumeIds, command }: MarkerRequest): Co
   });
 }
 
-function toSnapshot({ snapshot, pool, tail, cdb }: SnapshotRow, covered: CoveredRow[]): Snapshot {
+function toSnapshot(
+  { snapshot, pool, tail, cdb }: SnapshotRow,
+  covered: Map<string, CoveredVolume[]>,
+): Snapshot {
   return {
     pool,
     snapshotId: snapshot.snapshotId,
@@ -360,13 +399,7 @@ function toSnapshot({ snapshot, pool, tail, cdb }: SnapshotRow, covered: Covered
     ...(snapshot.description === null ? {} : { description: snapshot.description }),
     status: snapshot.status,
     sequence: snapshot.markerSequence,
-    volumes: covered.filter((row) => row.snapshot_id === snapshot.snapshotId).map((row) => ({
-      volumeId: row.volume_id,
-      timelineId: row.timeline_id,
-      epoch: row.epoch,
-      lba: row.first_lba,
-      blockCount: row.block_count,
-    })),
+    volumes: covered.get(snapshot.snapshotId) ?? [],
     createdAt: snapshot.createdAt,
     ...(snapshot.sealedAt === null ? {} : { sealedAt: snapshot.sealedAt }),
     progress: toProgress(snapshot, tail),

@@ -10,7 +10,7 @@ import type { Database } from "../database/client.ts";
 import { isMigrated } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import type { Trim, Write } from "./append.ts";
+import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
 import { Appender } from "./appender.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
 import { type BlockRange, toBlockCount } from "./block.ts";
@@ -39,13 +39,14 @@ import {
 } from "./pool.ts";
 import { readSnapshot, readVolume } from "./read.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
-import { getSnapshot, listSnapshots, requireCovered, type Snapshot } from "./snapshot.ts";
+import { findSnapshotPlace, getCovered, getSnapshot, listSnapshots, type Snapshot } from "./snapshot.ts";
 import { encodeSnapshotCommand, executeSnapshotCommand, type SnapshotCommand } from "./snapshot_command.ts";
 import {
   createVolume,
   deleteVolume,
   findVolumePlace,
   getVolume,
+  getVolumes,
   growVolume,
   listVolumes,
   type Volume,
@@ -109,7 +110,7 @@ export class Storage implements AsyncDisposable {
   readonly #feed: EventFeed;
   readonly #flusher?: Flusher;
   readonly #appenders = new Map<string, Appender>();
-  readonly #volumes = new Map<string, Volume>();
+  readonly #volumes = new Map<string, { volume: Volume; until: number }>();
 
   constructor(options: StorageOptions) {
     this.database = options.database;
@@ -282,7 +283,8 @@ export class Storage implements AsyncDisposable {
     const { dataBytes: sizeBytes, trimBlocks } = requireSmall(this.#limits, writes);
     const { clientId, priority } = actor;
     return await this.#withVolume(reference, pool, async ({ volumeId, pool }) => {
-      const request = { volumeId, clientId, priority, writes, sizeBytes };
+      const weightBytes = sizeBytes + countTrimEntries(writes, pool) * ENTRY_BYTES;
+      const request = { volumeId, clientId, priority, writes, sizeBytes, weightBytes };
       const { sequence } = await this.#appender(pool).append(request);
       return { sequence, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };
     });
@@ -307,19 +309,23 @@ export class Storage implements AsyncDisposable {
     volume: string | undefined,
     range: BlockRange,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const snapshot = await this.getSnapshot(reference, pool);
-    const volumeId = volume === undefined ? undefined : await this.#coveredId(snapshot, volume);
-    this.#requireReadable(range, snapshot.pool);
-    return await readSnapshot(this.database, snapshot.pool, requireCovered(snapshot, volumeId), range);
+    const place = await findSnapshotPlace(this.database, reference, await this.#poolId(pool));
+    const { pool: { poolId } } = place;
+    this.#requireReadable(range, place.pool);
+    const volumeId = volume === undefined
+      ? undefined
+      : (await findVolumePlace(this.database, volume, poolId)).volumeId;
+    const covered = await getCovered(this.database, poolId, place.snapshotId, volumeId);
+    return await readSnapshot(this.database, place.pool, covered, range);
   }
 
   // Snapshots
 
   /** Takes a snapshot; answers at its marker's commit, or when it is sealed if that was asked for and comes in time. */
   async takeSnapshot(actor: Actor, input: SnapshotInput, signal: AbortSignal): Promise<Snapshot> {
-    const volumes = await Promise.all(
-      (input.volumes ?? []).map((volume) => this.getVolume(volume, input.pool)),
-    );
+    const volumes = input.volumes === undefined
+      ? []
+      : await getVolumes(this.database, input.volumes, await this.#poolId(input.pool));
     const pool = await this.#commonPool(volumes, input.pool);
     const command = encodeSnapshotCommand({
       ...input,
@@ -440,10 +446,11 @@ export class Storage implements AsyncDisposable {
     use: (volume: Volume) => Promise<T>,
   ): Promise<T> {
     const key = `${pool ?? ""}/${reference}`;
+    const now = this.#clock().getTime();
     const known = this.#volumes.get(key);
-    if (known !== undefined) {
+    if (known !== undefined && now < known.until) {
       try {
-        return await use(known);
+        return await use(known.volume);
       } catch (error) {
         if (!(error instanceof StorageError) || error.code !== "volume-not-found") throw error;
         this.#volumes.delete(key);
@@ -451,18 +458,12 @@ export class Storage implements AsyncDisposable {
     }
     const volume = await this.getVolume(reference, pool);
     if (this.#volumes.size >= this.#limits.rememberedVolumesMax) this.#volumes.clear();
-    this.#volumes.set(key, volume);
+    this.#volumes.set(key, { volume, until: now + this.#limits.rememberedVolumesMs });
     return await use(volume);
   }
 
   async #poolId(reference: string | undefined): Promise<string | undefined> {
     return reference === undefined ? undefined : (await getPool(this.database, reference)).poolId;
-  }
-
-  /** The id of a volume that a snapshot covers, which may be deleted by now if it is named by id. */
-  async #coveredId(snapshot: Snapshot, reference: string): Promise<string> {
-    const named = snapshot.volumes.some((volume) => volume.volumeId === reference.toLowerCase());
-    return named ? reference : (await this.getVolume(reference, snapshot.pool.poolId)).volumeId;
   }
 
   async #commonPool(volumes: Volume[], reference: string | undefined): Promise<Pool> {
@@ -490,6 +491,14 @@ export class Storage implements AsyncDisposable {
       await this.#feed.whenChanged(poolId, flushWaitPollMs, over);
     }
   }
+}
+
+/** At most so many entries come of the trims of a request. */
+function countTrimEntries(writes: (Write | Trim)[], { segmentBlocks }: Pool): number {
+  return writes.reduce(
+    (sum, write) => sum + ("data" in write ? 0 : Math.ceil(write.trim / segmentBlocks) + 1),
+    0,
+  );
 }
 
 function toBlocks(size: Size, { blockSizeBytes }: Pool): number {

@@ -8,7 +8,7 @@
  * A deleted volume keeps its row and its timeline, because snapshots may stand on it.
  */
 
-import { and, asc, eq, gt, isNull } from "drizzle-orm";
+import { and, asc, eq, gt, inArray, isNull, or } from "drizzle-orm";
 import { type Connection, type Database, isUniqueViolation, transact } from "../database/client.ts";
 import { pools, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -80,6 +80,27 @@ export async function getVolume(connection: Connection, reference: string, poolI
     isNull(volumes.deletedAt),
   )).limit(2);
   return toVolume(requireOne(rows, "volume-not-found", reference));
+}
+
+/** The volumes that `references` name, in their order, by one look. @throws {StorageError} as {@linkcode getVolume}. */
+export async function getVolumes(
+  connection: Connection,
+  references: string[],
+  poolId?: string,
+): Promise<Volume[]> {
+  const ids = references.filter(isId);
+  const names = references.filter((reference) => !isId(reference));
+  const rows = await selectVolumes(connection).where(and(
+    or(inArray(volumes.volumeId, ids), inArray(volumes.name, names)),
+    poolId === undefined ? undefined : eq(volumes.poolId, poolId),
+    isNull(volumes.deletedAt),
+  ));
+  const byReference = Map.groupBy(rows, ({ volume }) => volume.name);
+  for (const row of rows) byReference.set(row.volume.volumeId, [row]);
+  return references.map((reference) => {
+    const key = isId(reference) ? reference.toLowerCase() : reference;
+    return toVolume(requireOne(byReference.get(key) ?? [], "volume-not-found", reference));
+  });
 }
 
 /** Where a volume lives, also one that is deleted if it is named by id: for what is told of it. */

@@ -125,8 +125,8 @@ Deno.test("every answer carries its request's id and the security headers", asyn
 
 Deno.test("the log has one record a request, with its client and neither token nor body nor query", async () => {
   const count = door.requests.length;
-  const named = { json: { name: "a secret name", blockCount: 1 } };
-  const refused = await door.call("POST", `/volumes?token=${DOOR_TOKEN}`, named);
+  const named = { json: { name: "a-secret-name", blockCount: 0 } };
+  const refused = await door.call("PATCH", "/volumes/v?pool=a-secret-pool", named);
   const stranger = await door.call("GET", "/pools", { token: "stranger-0123456789" });
   const records = door.requests.slice(count);
   assertEquals(
@@ -134,9 +134,9 @@ Deno.test("the log has one record a request, with its client and neither token n
     [
       {
         requestId: refused.body.requestId,
-        method: "POST",
-        path: "/volumes",
-        status: 422,
+        method: "PATCH",
+        path: "/volumes/v",
+        status: 400,
         client: "admin",
       },
       { requestId: stranger.body.requestId, method: "GET", path: "/pools", status: 401 },

@@ -131,3 +131,19 @@ Deno.test("GET /devices/{device}/segments pages without gap or duplicate", async
   assertEquals(await read("paged-2", 3), [[3, 4, 5], [6, 7, 8], [9]]);
   assertEquals(await read("paged-2", 7), [[3, 4, 5, 6, 7, 8, 9]]);
 });
+
+Deno.test("GET /devices/{device}/segments never tells another device's, whatever the page token", async () => {
+  await createTestPool(door, "foreign", { deviceBlocks: 8 });
+  for (const name of ["foreign-2", "foreign-3"]) {
+    await door.call("POST", "/devices", { json: { name, pool: "foreign", blockCount: 8 } });
+  }
+  const tokens = await Promise.all(["foreign-1", "foreign-3"].map(async (device) => {
+    const { body } = await door.call("GET", `/devices/${device}/segments?maxResults=1`);
+    return body.nextPageToken;
+  }));
+  const idsBehind = async (token: string) => {
+    const { body } = await door.call("GET", `/devices/foreign-2/segments?pageToken=${token}`);
+    return body.segments.map(({ segmentId }: { segmentId: number }) => segmentId);
+  };
+  assertEquals(await Promise.all(tokens.map(idsBehind)), [[2, 3], []]);
+});

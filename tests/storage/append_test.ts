@@ -244,3 +244,33 @@ Deno.test("append() remembers a bounded map and goes on right when it has to for
   const mapped = await test.storage.listVolumeSegments("v", undefined, { itemsMax: 100 });
   assertEquals(mapped.items.length, 10);
 });
+
+Deno.test("append() trims many ranges of one request by one look, those of older epochs too", async () => {
+  await using test = await createTestStorage();
+  await test.storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  await test.storage.append(TESTER, "v", undefined, [write(0, 1, 40)]);
+  await test.storage.takeSnapshot(
+    TESTER,
+    { volumes: ["v"], untilSealed: false },
+    AbortSignal.timeout(60_000),
+  );
+  const trims = [{ lba: 1, trim: 2 }, { lba: 7, trim: 10 }, { lba: 30, trim: 1 }, { lba: 60, trim: 40 }];
+  await test.storage.append(TESTER, "v", undefined, trims);
+  const expected = Array.from({ length: 100 }, (_, lba) => {
+    const trimmed = trims.some((range) => lba >= range.lba && lba < range.lba + range.trim);
+    return lba < 40 && !trimmed ? lba + 1 : 0;
+  });
+  assertEquals(await stampsOf(test, "v", 0, 100), expected);
+});
+
+Deno.test("append() remembers a name for a bounded time: then it notices that a second pool uses it", async () => {
+  await using test = await createTestStorage({ limits: { rememberedVolumesMs: 0 } });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "twin", blockCount: 8 });
+  await storage.append(TESTER, "twin", undefined, [write(0, 1)]);
+  const shape = { blockSizeBytes: BLOCK_BYTES, segmentBlocks: SEGMENT_BLOCKS, cacheBytesMax: 2 ** 20 };
+  await storage.createPool(TESTER, { name: "other", ...shape });
+  await storage.createVolume(TESTER, { name: "twin", pool: "other", blockCount: 8 });
+  await rejectsWith("ambiguous-name", storage.append(TESTER, "twin", undefined, [write(0, 2)]));
+  await storage.append(TESTER, "twin", "main", [write(0, 3)]);
+});

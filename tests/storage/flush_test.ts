@@ -61,6 +61,19 @@ Deno.test("flushStep() stops at the oldest marker, seals it when nothing is ahea
   assertEquals(types, 3 + 3 + 3 + 1);
 });
 
+Deno.test("flushStep() seals a bounded number of snapshots, and the next the others", async () => {
+  await using test = await createTestStorage();
+  await prepare(test);
+  await test.storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  for (let index = 0; index < 70; index++) await take(test, `s-${index}`);
+  const flusher = test.createFlusher();
+  const flushed: number[] = [];
+  while (await flusher.sweep()) flushed.push((await test.storage.getPool("main")).sequenceFlushed);
+  assertEquals(flushed, [65, 71]);
+  const { items } = await test.storage.listSnapshots(undefined, { itemsMax: 100 });
+  assertEquals(items.filter(({ status }) => status === "sealed").length, 70);
+});
+
 Deno.test("flushStep() never puts an older block over a newer one", async () => {
   await using test = await createTestStorage();
   await prepare(test);

@@ -17,6 +17,8 @@ export const DOOR_TOKEN = "door-token-0123456789";
 
 /** How long a door that stops waits for what is in flight. */
 const DRAIN_MS = 1_000;
+/** How long an answer may take. */
+const ANSWER_MS_MAX = 30_000;
 /** How long a condition may take to come true. */
 const WAIT_MS_MAX = 20_000;
 
@@ -163,6 +165,7 @@ async function call(
     },
     ...(body === undefined ? {} : { body: body as BodyInit }),
     redirect: "manual",
+    signal: AbortSignal.timeout(ANSWER_MS_MAX),
   });
   return { status: response.status, headers: response.headers, body: await readBody(response) };
 }
