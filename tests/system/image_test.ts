@@ -15,10 +15,18 @@ const IMAGE_BLOCKS = IMAGE_BYTES / BLOCK_BYTES;
 /** 1 MiB requests. */
 const REQUEST_BLOCKS = 256;
 
+/** Where the file system's tools are; an ordinary user's PATH often leaves them out. */
+const TOOLS = { PATH: "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin" };
+
 /** Debian's e2fsprogs; a machine without them cannot make the image. */
 async function hasE2fsprogs(): Promise<boolean> {
   try {
-    return (await new Deno.Command("mke2fs", { args: ["-V"], stdout: "null", stderr: "null" }).output())
+    return (await new Deno.Command("mke2fs", {
+      args: ["-V"],
+      env: TOOLS,
+      stdout: "null",
+      stderr: "null",
+    }).output())
       .success;
   } catch {
     console.warn("No mke2fs on this machine (package e2fsprogs): the tests of a real image are left out");
@@ -27,7 +35,12 @@ async function hasE2fsprogs(): Promise<boolean> {
 }
 
 async function run(program: string, ...args: string[]): Promise<void> {
-  const { code, stdout, stderr } = await new Deno.Command(program, { args, stdout: "piped", stderr: "piped" })
+  const { code, stdout, stderr } = await new Deno.Command(program, {
+    args,
+    env: TOOLS,
+    stdout: "piped",
+    stderr: "piped",
+  })
     .output();
   const text = new TextDecoder();
   if (code !== 0) {
