@@ -40,8 +40,21 @@ export type Transaction = PostgresJsDatabase & { $client: postgres.TransactionSq
 /** Either: what a reading function takes first. */
 export type Connection = Database | Transaction;
 
+/**
+ * postgres.js asks for the server's array types in the background whenever it connects. If the connection is lost just then it
+ * connects again, and rejects a promise that nobody holds, which would end the process. Only that is let pass.
+ */
+function forgiveLostConnections(): void {
+  globalThis.addEventListener("unhandledrejection", forgive);
+}
+
+function forgive(event: PromiseRejectionEvent): void {
+  if (isConnectionError(event.reason)) event.preventDefault();
+}
+
 /** Opens the pool of connections that `url` names (`postgres://…`; a percent-encoded or `host=` socket directory works). */
 export function openDatabase(url: string, options: { connectionsMax?: number } = {}): Database {
+  forgiveLostConnections();
   const { address, socketDirectory } = parseDatabaseUrl(url);
   const client = postgres(address, {
     ...(socketDirectory === undefined ? {} : { host: socketDirectory }),
