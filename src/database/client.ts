@@ -42,7 +42,8 @@ export type Connection = Database | Transaction;
 
 /**
  * postgres.js asks for the server's array types in the background whenever it connects. If the connection is lost just then it
- * connects again, and rejects a promise that nobody holds, which would end the process. Only that is let pass.
+ * connects again, and rejects a promise that nobody holds, which would end the process. So the loss of a connection that nobody awaits is
+ * let pass, and nothing else.
  */
 function forgiveLostConnections(): void {
   globalThis.addEventListener("unhandledrejection", forgive);

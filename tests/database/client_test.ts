@@ -40,3 +40,9 @@ Deno.test("transact() rolls back what its body did before it failed", async () =
   await assertRejects(() => failing, Error, "on purpose");
   assertEquals((await database.$client`select count(*) from t`)[0].count, 0);
 });
+
+Deno.test("openDatabase() lets pass the loss of a connection that nobody awaits: the process goes on", async () => {
+  await using test = await createTestDatabase("template1");
+  void Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
+  assertEquals((await test.database.$client`select 1 as one`)[0].one, 1);
+});
