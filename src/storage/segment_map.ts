@@ -21,7 +21,12 @@ export interface SlotKey {
 /** A row of the map. */
 export interface MappedSlot extends SlotKey, SegmentRef {}
 
-/** The segments that `keys` are mapped to, by the index of the key; those without one are missing. */
+/**
+ * The segments that `keys` are mapped to, by the index of the key; those without one are missing.
+ *
+ * Each key is looked up by itself, which the lateral `limit` makes sure of: while the table grows from nothing the planner would
+ * rather walk the whole map once, and that plan outlives its reason (20 ms a batch instead of 0.1).
+ */
 export async function findSegments(
   tx: Transaction,
   poolId: string,
@@ -31,8 +36,11 @@ export async function findSegments(
     select k.ordinal, m.segment_id, m.device_id
     from unnest(${keys.map((key) => key.timelineId)}::bigint[], ${keys.map((key) => key.slot)}::bigint[],
       ${keys.map((key) => key.epoch)}::bigint[]) with ordinality as k (timeline_id, slot, epoch, ordinal)
-    join segment_map m on m.pool_id = ${poolId} and m.timeline_id = k.timeline_id and m.slot = k.slot
-      and m.epoch = k.epoch`;
+    cross join lateral (
+      select segment_id, device_id from segment_map
+      where pool_id = ${poolId} and timeline_id = k.timeline_id and slot = k.slot and epoch = k.epoch
+      limit 1
+    ) m`;
   return new Map(
     rows.map((row) => [row.ordinal - 1, { segmentId: row.segment_id, deviceId: row.device_id }]),
   );
@@ -69,9 +77,12 @@ export async function findMappedSlots(
       ${ranges.map((range) => range.endSlot - 1)}::bigint[]) as r (first_slot, last_slot)
     cross join lateral generate_series(r.first_slot, r.last_slot) as s (slot)
     where exists (
-      select 1 from unnest(line.timeline_ids, line.epochs) as l (timeline_id, epoch)
-      join segment_map m on m.pool_id = ${poolId} and m.timeline_id = l.timeline_id and m.slot = s.slot
-        and m.epoch <= l.epoch
+      select from unnest(line.timeline_ids, line.epochs) as l (timeline_id, epoch)
+      cross join lateral (
+        select from segment_map m
+        where m.pool_id = ${poolId} and m.timeline_id = l.timeline_id and m.slot = s.slot and m.epoch <= l.epoch
+        limit 1
+      ) mapped
     )`;
   return rows.map((row) => row.slot);
 }
