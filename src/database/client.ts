@@ -113,6 +113,26 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
   }
 }
 
+/**
+ * Lends one connection to `body`, outside of a transaction. One that was lost meanwhile is not given back: postgres.js has it
+ * with the closed ones already, and would take it for an open one.
+ */
+export async function withConnection<T>(
+  database: Database,
+  body: (client: Client) => Promise<T>,
+): Promise<T> {
+  const client = await database.$client.reserve();
+  let lost = false;
+  try {
+    return await body(client);
+  } catch (error) {
+    lost = isConnectionError(error) || isConnectionError((error as Error).cause);
+    throw error;
+  } finally {
+    if (!lost) client.release();
+  }
+}
+
 /** Tells whether `error` says that the database could not be reached, or ended the connection. */
 export function isConnectionError(error: unknown): boolean {
   const { code } = errorFields(error);

@@ -6,7 +6,8 @@
  * as length and bytes in network order, a trailer.
  */
 
-import type { Transaction } from "./client.ts";
+import { StorageError } from "../errors.ts";
+import { type Client, type Database, isConnectionError, type Transaction, withConnection } from "./client.ts";
 
 /** How a column's values are written; the names are PostgreSQL's. */
 export type CopyType = "bytea" | "int2" | "int4" | "int8" | "text" | "timestamptz" | "uuid";
@@ -19,34 +20,88 @@ export interface CopyTarget {
   readonly columns: Readonly<Record<string, CopyType>>;
 }
 
-/**
- * Copies `rows` into the target table, all within `tx`. The rows are encoded whole: the caller bounds their bytes.
- *
- * postgres.js counts the query as answered once it has given its stream, and tells an error that PostgreSQL finds after
- * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's rejection is
- * taken over for the time of the copy.
- */
+/** Copies `rows` into the target table, all within `tx`. The rows are encoded whole: the caller bounds their bytes. */
 export async function copyRows(tx: Transaction, target: CopyTarget, rows: CopyValue[][]): Promise<void> {
-  const { $client } = tx;
-  const encoded = encodeCopyRows(Object.values(target.columns), rows);
-  const copying = $client`
-    copy ${$client(target.table)} (${$client(Object.keys(target.columns))}) from stdin (format binary)`;
-  const sink = await copying.writable();
-  await new Promise<void>((resolve, reject) => {
-    Object.assign(copying, { reject });
-    sink.once("error", reject);
-    sink.once("finish", resolve);
+  await new Copy(tx.$client, [], target, rows).run();
+}
+
+/**
+ * Runs `statements`, which answer nothing, and then copies `rows`, in one message: within `tx`, or for a database as a
+ * transaction of its own. That saves the round trips of begin, of each statement and of commit.
+ *
+ * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
+ */
+export async function copyRowsAfter(
+  connection: Database | Transaction,
+  statements: string[],
+  target: CopyTarget,
+  rows: CopyValue[][],
+): Promise<void> {
+  if (!isDatabase(connection)) return await new Copy(connection.$client, statements, target, rows).run();
+  await withConnection(connection, async (client) => {
+    const copy = new Copy(client, statements, target, rows);
     try {
-      sink.end(encoded);
+      await copy.run();
     } catch (error) {
-      // postgres.js writes to the socket that it had; there is none once the connection is lost.
-      reject(
-        Object.assign(new Error("The connection was lost at a COPY", { cause: error }), {
-          code: "CONNECTION_CLOSED",
-        }),
+      if (!copy.isSent || !isConnectionError(error)) throw error;
+      throw new StorageError(
+        "outcome-unknown",
+        "Cannot tell whether the request took effect: the database connection was lost at its commit",
+        { cause: error },
       );
     }
   });
+}
+
+function isDatabase(connection: Database | Transaction): connection is Database {
+  return "reserve" in connection.$client;
+}
+
+/**
+ * One COPY.
+ *
+ * postgres.js counts the query as answered once it has given its stream, and tells an error that PostgreSQL finds after
+ * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's rejection is
+ * taken over for the time of the copy. The stream is finished when PostgreSQL says that the COPY is complete, which it says of
+ * the last statement of a message after the commit.
+ */
+class Copy {
+  /** Whether the last byte is on its way: from then on it may have taken effect. */
+  isSent = false;
+
+  constructor(
+    private readonly client: Client,
+    private readonly statements: string[],
+    private readonly target: CopyTarget,
+    private readonly rows: CopyValue[][],
+  ) {}
+
+  async run(): Promise<void> {
+    const { table, columns } = this.target;
+    const encoded = encodeCopyRows(Object.values(columns), this.rows);
+    const copying = this.client.unsafe(
+      [...this.statements, `copy ${table} (${Object.keys(columns).join()}) from stdin (format binary)`].join(
+        ";",
+      ),
+    );
+    const sink = await copying.writable();
+    await new Promise<void>((resolve, reject) => {
+      Object.assign(copying, { reject });
+      sink.once("error", reject);
+      sink.once("finish", resolve);
+      try {
+        sink.end(encoded);
+        this.isSent = true;
+      } catch (error) {
+        // postgres.js writes to the socket that it had; there is none once the connection is lost.
+        reject(
+          Object.assign(new Error("The connection was lost at a COPY", { cause: error }), {
+            code: "CONNECTION_CLOSED",
+          }),
+        );
+      }
+    });
+  }
 }
 
 const SIGNATURE = new Uint8Array([0x50, 0x47, 0x43, 0x4f, 0x50, 0x59, 0x0a, 0xff, 0x0d, 0x0a, 0x00]);
@@ -60,75 +115,107 @@ const encoder = new TextEncoder();
 
 /** Encodes `rows` in PostgreSQL's binary COPY format. */
 export function encodeCopyRows(types: CopyType[], rows: CopyValue[][]): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(HEADER_BYTES + countRowBytes(types, rows) + TRAILER_BYTES);
-  const view = new DataView(bytes.buffer);
-  bytes.set(SIGNATURE);
-  let offset = HEADER_BYTES;
-  for (const row of rows) {
-    view.setInt16(offset, types.length);
-    offset += 2;
-    for (const [index, type] of types.entries()) {
-      offset = writeField(view, bytes, offset, type, row[index]);
+  return new CopyEncoder(types).encode(rows);
+}
+
+const MILLISECONDS_TO_MICROSECONDS = 1000;
+const HALF = 2 ** 32;
+
+/** Texts and UUIDs recur in nearly every row, so their bytes are remembered for the time of one encoding. */
+class CopyEncoder {
+  readonly #texts = new Map<string, Uint8Array>();
+  readonly #ids = new Map<string, Uint8Array>();
+  #bytes = new Uint8Array();
+  #view = new DataView(this.#bytes.buffer);
+
+  constructor(private readonly types: CopyType[]) {}
+
+  encode(rows: CopyValue[][]): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(HEADER_BYTES + this.#countBytes(rows) + TRAILER_BYTES);
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer);
+    bytes.set(SIGNATURE);
+    let offset = HEADER_BYTES;
+    for (const row of rows) offset = this.#writeRow(row, offset);
+    this.#view.setInt16(offset, -1);
+    return bytes;
+  }
+
+  #countBytes(rows: CopyValue[][]): number {
+    const { types } = this;
+    let total = 0;
+    for (const row of rows) {
+      total += 2 + 4 * types.length;
+      for (let index = 0; index < types.length; index++) {
+        total += this.#countFieldBytes(types[index], row[index]);
+      }
+    }
+    return total;
+  }
+
+  #countFieldBytes(type: CopyType, value: CopyValue): number {
+    if (value === null) return 0;
+    if (type === "bytea") return (value as Uint8Array).length;
+    if (type === "text") return this.#textOf(value as string).length;
+    return FIXED_BYTES[type];
+  }
+
+  #writeRow(row: CopyValue[], start: number): number {
+    const { types } = this;
+    this.#view.setInt16(start, types.length);
+    let offset = start + 2;
+    for (let index = 0; index < types.length; index++) {
+      const value = row[index];
+      const length = value === null ? -1 : this.#countFieldBytes(types[index], value);
+      this.#view.setInt32(offset, length);
+      offset += 4;
+      if (value === null) continue;
+      this.#writeValue(types[index], value, offset);
+      offset += length;
+    }
+    return offset;
+  }
+
+  #writeValue(type: CopyType, value: Exclude<CopyValue, null>, offset: number): void {
+    switch (type) {
+      case "bytea":
+        return this.#bytes.set(value as Uint8Array, offset);
+      case "text":
+        return this.#bytes.set(this.#textOf(value as string), offset);
+      case "uuid":
+        return this.#bytes.set(this.#idOf(value as string), offset);
+      case "int2":
+        return this.#view.setInt16(offset, value as number);
+      case "int4":
+        return this.#view.setInt32(offset, value as number);
+      case "int8":
+        return this.#writeWhole(value as number, offset);
+      case "timestamptz": {
+        const sinceEpochMs = (value as Date).getTime() - POSTGRES_EPOCH_MS;
+        return this.#writeWhole(sinceEpochMs * MILLISECONDS_TO_MICROSECONDS, offset);
+      }
     }
   }
-  view.setInt16(offset, -1);
-  return bytes;
-}
 
-function countRowBytes(types: CopyType[], rows: CopyValue[][]): number {
-  let total = 0;
-  for (const row of rows) {
-    total += 2;
-    for (const [index, type] of types.entries()) total += 4 + countFieldBytes(type, row[index]);
+  /** Two halves: a BigInt for each of many numbers would be garbage. */
+  #writeWhole(value: number, offset: number): void {
+    this.#view.setInt32(offset, Math.floor(value / HALF));
+    this.#view.setUint32(offset + 4, value % HALF + (value < 0 ? HALF : 0));
   }
-  return total;
-}
 
-function countFieldBytes(type: CopyType, value: CopyValue): number {
-  if (value === null) return 0;
-  if (type === "bytea") return (value as Uint8Array).length;
-  if (type === "text") return encoder.encode(value as string).length;
-  return FIXED_BYTES[type];
-}
-
-function writeField(
-  view: DataView,
-  bytes: Uint8Array,
-  offset: number,
-  type: CopyType,
-  value: CopyValue,
-): number {
-  if (value === null) {
-    view.setInt32(offset, -1);
-    return offset + 4;
+  #textOf(text: string): Uint8Array {
+    return remember(this.#texts, text, () => encoder.encode(text));
   }
-  const length = countFieldBytes(type, value);
-  view.setInt32(offset, length);
-  writeValue(view, bytes, offset + 4, type, value);
-  return offset + 4 + length;
+
+  #idOf(id: string): Uint8Array {
+    return remember(this.#ids, id, () => Uint8Array.fromHex(id.replaceAll("-", "")));
+  }
 }
 
-function writeValue(
-  view: DataView,
-  bytes: Uint8Array,
-  offset: number,
-  type: CopyType,
-  value: Exclude<CopyValue, null>,
-): void {
-  switch (type) {
-    case "bytea":
-      return bytes.set(value as Uint8Array, offset);
-    case "text":
-      return bytes.set(encoder.encode(value as string), offset);
-    case "uuid":
-      return bytes.set(Uint8Array.fromHex((value as string).replaceAll("-", "")), offset);
-    case "int2":
-      return view.setInt16(offset, value as number);
-    case "int4":
-      return view.setInt32(offset, value as number);
-    case "int8":
-      return view.setBigInt64(offset, BigInt(value as number));
-    case "timestamptz":
-      return view.setBigInt64(offset, BigInt((value as Date).getTime() - POSTGRES_EPOCH_MS) * 1000n);
-  }
+function remember(known: Map<string, Uint8Array>, key: string, make: () => Uint8Array): Uint8Array {
+  const found = known.get(key);
+  if (found !== undefined) return found;
+  const made = make();
+  known.set(key, made);
+  return made;
 }

@@ -1,5 +1,5 @@
 /**
- * Append: one transaction that puts a batch of requests at the tail of the queue.
+ * Append: a batch of requests is put at the tail of the queue by one transaction.
  *
  * Invariants kept here:
  * - *Atomic* (4): a request's entries are consecutive and committed together, so a marker is before or behind them all.
@@ -8,23 +8,28 @@
  *   always has its room, and a pool out of segments refuses requests instead of stopping its queue.
  * - One request's fault (a volume just deleted, a range past its end, no room) fails that request alone.
  *
- * The steps, under the pool row's lock:
- * 1. lock the pool; forget the map if its version is a new one
+ * A batch is planned from where the pool's head stands, and then committed by one message that moves the head on from
+ * there: the lock, the map's new rows, the entries and the commit. What the plan stands on (which volumes there are, what
+ * their slots are mapped to, which segments are free) changes only together with the head's sequence or map version.
+ * So a plan made without the lock is as good as one made under it, or else its message fails as a whole.
+ *
+ * The steps:
+ * 1. forget the map if the head's version is a new one
  * 2. read the volumes that are not remembered
  * 3. judge each request: volume, ranges, the cache's bound; find what a trim has to cover
  * 4. look up the slots that are not remembered
- * 5. take segments for those that are not mapped, in the order of the requests
- * 6. map them, copy the entries, move the head
+ * 5. choose free segments for those that are not mapped, in the order of the requests
+ * 6. in one message: move the head, take the segments, map them, copy the entries
  */
 
-import type { Transaction } from "../database/client.ts";
+import type { Connection, Database, Transaction } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { requireInside, toBlockCount } from "./block.ts";
 import { copyEntries, type NewEntry } from "./cache.ts";
-import { returnSegments, takeSegments } from "./free_list.ts";
+import { findFreeSegments, formatTaking, type FreeSegment } from "./free_list.ts";
 import type { OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
-import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
-import { findMappedSlots, findSegments, mapSegments, type SlotRange } from "./segment_map.ts";
+import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
+import { findMappedSlots, findSegments, formatMapping, type SlotRange } from "./segment_map.ts";
 import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
 
 /** Blocks to store from `lba` on. `data` is a whole number of blocks and must not change until the request is answered. */
@@ -56,11 +61,18 @@ export const ENTRY_BYTES = 512;
 /** What became of a request: the sequence of its last entry, or why it was refused. */
 export type AppendOutcome = { readonly sequence: number } | StorageError;
 
-/** The answers to a batch, in its order, and what to remember once it is committed. */
-export interface AppendedBatch {
+/** A batch that is ready to be committed. */
+export interface AppendPlan {
+  /** The answers, in the order of the requests; they hold once the plan is committed. */
   readonly outcomes: AppendOutcome[];
+  /** What was learnt of the map, to be remembered once the plan is committed. */
   readonly volumes: OpenVolume[];
   readonly slots: OpenSlot[];
+  readonly entries: NewEntry[];
+  /** What makes room for the entries. */
+  readonly statements: string[];
+  /** Where the head stands once it is committed. */
+  readonly head: PoolHead;
 }
 
 // Statements
@@ -73,11 +85,11 @@ interface OpenVolumeRow {
 }
 
 async function selectOpenVolumes(
-  tx: Transaction,
+  { $client }: Connection,
   poolId: string,
   volumeIds: string[],
 ): Promise<OpenVolume[]> {
-  const rows = await tx.$client<OpenVolumeRow[]>`
+  const rows = await $client<OpenVolumeRow[]>`
     select v.volume_id, v.block_count, v.timeline_id, t.open_epoch
     from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
     where v.pool_id = ${poolId} and v.volume_id = any(${volumeIds}::uuid[]) and v.deleted_at is null`;
@@ -92,35 +104,59 @@ async function selectOpenVolumes(
 
 // Verbs
 
-/** Appends `requests` within `tx`. The answers hold only once `tx` is committed. */
-export async function appendBatch(
-  tx: Transaction,
+/** Plans to append `requests` where `head` stands. Nothing is changed. */
+export async function planBatch(
+  connection: Connection,
   pool: Pool,
   map: OpenMap,
+  head: PoolHead,
   requests: AppendRequest[],
-  at: Date,
-): Promise<AppendedBatch> {
+): Promise<AppendPlan> {
   // 1.
-  const head = await lockPool(tx, pool.poolId);
   map.syncTo(head.mapVersion);
   // 2.
-  const { known, learnt } = await findVolumes(tx, pool.poolId, map, requests);
+  const { known, learnt } = await findVolumes(connection, pool.poolId, map, requests);
   // 3.
-  const judged = await judge(tx, pool, head, known, requests);
+  const judged = await judge(connection, pool, head, known, requests);
   // 4. and 5.
   const segments = new BatchSegments();
-  await segments.lookUp(tx, pool.poolId, judged);
-  const outcomes = await allocate(tx, pool.poolId, segments, judged);
+  await segments.lookUp(connection, pool.poolId, judged);
+  const outcomes = await allocate(connection, pool.poolId, segments, judged);
   // 6.
   const entries = toEntries(head, segments, requests, outcomes);
-  if (entries.length > 0) await store(tx, pool.poolId, segments, entries, at);
+  const by = {
+    sequences: entries.length,
+    bytes: entries.reduce((sum, { data }) => sum + (data?.length ?? 0), 0),
+  };
   return {
     outcomes: outcomes.map((outcome) =>
       outcome instanceof StorageError ? outcome : { sequence: outcome.sequence }
     ),
     volumes: learnt,
     slots: segments.found,
+    entries,
+    statements: [formatAdvance(pool.poolId, head, by), ...formatAllocation(pool.poolId, segments.taken)],
+    head: {
+      ...head,
+      sequenceAppended: head.sequenceAppended + by.sequences,
+      bytesAppended: head.bytesAppended + by.bytes,
+      dirtyBytes: head.dirtyBytes + by.bytes,
+    },
   };
+}
+
+/**
+ * Commits a plan: within a transaction, or for a database in one of its own.
+ *
+ * @throws what {@linkcode isHeadMoved} tells, when the head was not where the plan has it: nothing was changed then.
+ */
+export async function commitPlan(
+  connection: Database | Transaction,
+  { poolId }: Pool,
+  { entries, statements }: AppendPlan,
+  at: Date,
+): Promise<void> {
+  if (entries.length > 0) await copyEntries(connection, poolId, statements, entries, at);
 }
 
 /** A request that may be appended, cut at its volume's slots. */
@@ -137,7 +173,7 @@ interface PlannedRun extends SlotRun {
 }
 
 async function findVolumes(
-  tx: Transaction,
+  connection: Connection,
   poolId: string,
   map: OpenMap,
   requests: AppendRequest[],
@@ -149,13 +185,13 @@ async function findVolumes(
     if (volume === undefined) unknown.add(volumeId);
     else known.set(volumeId, volume);
   }
-  const learnt = unknown.size === 0 ? [] : await selectOpenVolumes(tx, poolId, [...unknown]);
+  const learnt = unknown.size === 0 ? [] : await selectOpenVolumes(connection, poolId, [...unknown]);
   for (const volume of learnt) known.set(volume.volumeId, volume);
   return { known, learnt };
 }
 
 async function judge(
-  tx: Transaction,
+  connection: Connection,
   pool: Pool,
   head: PoolHead,
   volumes: Map<string, OpenVolume>,
@@ -170,7 +206,7 @@ async function judge(
       requireRanges(pool, volume, request);
       requireCacheRoom(pool, dirtyBytes, request);
       dirtyBytes += request.sizeBytes;
-      judged.push({ volume, runs: await planRuns(tx, pool, volume, request, written), sequence: 0 });
+      judged.push({ volume, runs: await planRuns(connection, pool, volume, request, written), sequence: 0 });
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       judged.push(error);
@@ -227,14 +263,14 @@ class WrittenSlots {
 }
 
 async function planRuns(
-  tx: Transaction,
+  connection: Connection,
   pool: Pool,
   volume: OpenVolume,
   { writes }: AppendRequest,
   written: WrittenSlots,
 ): Promise<PlannedRun[]> {
   const runs: PlannedRun[] = [];
-  const mapped = await findTrimmedSlots(tx, pool, volume, writes);
+  const mapped = await findTrimmedSlots(connection, pool, volume, writes);
   for (const write of writes) {
     const cut = "data" in write ? cutWrite(pool, write) : cutTrim(pool, volume, write, mapped, written);
     for (const run of cut) if (run.mapped) written.add(volume, run.slot);
@@ -253,14 +289,14 @@ function cutWrite({ blockSizeBytes, segmentBlocks }: Pool, { lba, data }: Write)
 
 /** Of the slots that a request's trims touch, those that are mapped. */
 async function findTrimmedSlots(
-  tx: Transaction,
+  connection: Connection,
   { poolId, segmentBlocks }: Pool,
   volume: OpenVolume,
   writes: (Write | Trim)[],
 ): Promise<Set<number>> {
   const ranges = writes.flatMap((write) => "data" in write ? [] : [toSlotRange(write, segmentBlocks)]);
   if (ranges.length === 0) return new Set();
-  return new Set(await findMappedSlots(tx.$client, poolId, volume.timelineId, ranges));
+  return new Set(await findMappedSlots(connection.$client, poolId, volume.timelineId, ranges));
 }
 
 function toSlotRange({ lba, trim }: Trim, segmentBlocks: number): SlotRange {
@@ -289,7 +325,7 @@ class BatchSegments {
   /** What was not remembered, to be remembered after the commit. */
   readonly found: OpenSlot[] = [];
   /** What was not mapped before. */
-  readonly taken: OpenSlot[] = [];
+  readonly taken: (OpenSlot & { segment: FreeSegment })[] = [];
   readonly #found = new Map<OpenVolume, Map<number, SegmentRef>>();
 
   get(volume: OpenVolume, slot: number): SegmentRef | undefined {
@@ -302,7 +338,7 @@ class BatchSegments {
     return [...new Set(slots.map(({ slot }) => slot))];
   }
 
-  async lookUp(tx: Transaction, poolId: string, judged: (Planned | StorageError)[]): Promise<void> {
+  async lookUp(connection: Connection, poolId: string, judged: (Planned | StorageError)[]): Promise<void> {
     const wanted = new Map<string, { volume: OpenVolume; slot: number }>();
     for (const plan of judged) {
       if (plan instanceof StorageError) continue;
@@ -313,12 +349,12 @@ class BatchSegments {
     if (wanted.size === 0) return;
     const slots = [...wanted.values()];
     const keys = slots.map(({ volume: { timelineId, epoch }, slot }) => ({ timelineId, slot, epoch }));
-    for (const [index, segment] of await findSegments(tx, poolId, keys)) {
+    for (const [index, segment] of await findSegments(connection, poolId, keys)) {
       this.#add({ ...slots[index], segment });
     }
   }
 
-  take(volume: OpenVolume, slot: number, segment: SegmentRef): void {
+  take(volume: OpenVolume, slot: number, segment: FreeSegment): void {
     const taken = { volume, slot, segment };
     this.taken.push(taken);
     this.#add(taken);
@@ -334,7 +370,7 @@ class BatchSegments {
 
 /** Gives each request, in order, the segments it lacks, or refuses it whole when there are not enough. */
 async function allocate(
-  tx: Transaction,
+  connection: Connection,
   poolId: string,
   segments: BatchSegments,
   judged: (Planned | StorageError)[],
@@ -344,21 +380,22 @@ async function allocate(
     0,
   );
   if (wanted === 0) return judged;
-  const free = await takeSegments(tx, poolId, wanted);
-  const outcomes = judged.map((plan) => {
+  const free = await findFreeSegments(connection, poolId, wanted);
+  let used = 0;
+  return judged.map((plan) => {
     if (plan instanceof StorageError) return plan;
     const missing = segments.missing(plan);
-    if (missing.length > free.length) {
+    if (missing.length > free.length - used) {
       return new StorageError(
         "insufficient-space",
-        `Cannot write: ${missing.length} segments are needed and ${free.length} are free; add a device`,
+        `Cannot write: ${missing.length} segments are needed and ${
+          free.length - used
+        } are free; add a device`,
       );
     }
-    for (const slot of missing) segments.take(plan.volume, slot, free.shift() as SegmentRef);
+    for (const slot of missing) segments.take(plan.volume, slot, free[used++]);
     return plan;
   });
-  if (free.length > 0) await returnSegments(tx, poolId, free);
-  return outcomes;
 }
 
 /** Numbers the runs of the accepted requests, and tells each request its last number. */
@@ -383,26 +420,13 @@ function toEntries(
   return entries;
 }
 
-async function store(
-  tx: Transaction,
-  poolId: string,
-  segments: BatchSegments,
-  entries: NewEntry[],
-  at: Date,
-): Promise<void> {
-  if (segments.taken.length > 0) {
-    await mapSegments(
-      tx,
-      poolId,
-      segments.taken.map(({ volume: { timelineId, epoch }, slot, segment }) => ({
-        timelineId,
-        slot,
-        epoch,
-        ...segment,
-      })),
-    );
-  }
-  await copyEntries(tx, poolId, entries, at);
-  const bytes = entries.reduce((sum, { data }) => sum + (data?.length ?? 0), 0);
-  await advancePool(tx, poolId, { sequences: entries.length, bytes });
+function formatAllocation(poolId: string, taken: BatchSegments["taken"]): string[] {
+  if (taken.length === 0) return [];
+  const mapped = taken.map(({ volume: { timelineId, epoch }, slot, segment }) => ({
+    timelineId,
+    slot,
+    epoch,
+    ...segment,
+  }));
+  return [...formatTaking(poolId, taken.map(({ segment }) => segment)), formatMapping(poolId, mapped)];
 }

@@ -15,7 +15,7 @@
  */
 
 import type { Database, Transaction } from "../database/client.ts";
-import { copyRows, type CopyTarget } from "../database/copy.ts";
+import { copyRowsAfter, type CopyTarget } from "../database/copy.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import type { SegmentRef, SlotRun } from "./segment.ts";
 
@@ -84,10 +84,14 @@ interface EntryRow {
 
 // Verbs
 
-/** Adds entries at the tail. The pool is locked, and the entries' sequences are its next ones. */
+/**
+ * Adds entries at the tail, in one message behind the `statements` that move the pool's head to make room for them. The
+ * entries' sequences are the next ones of the head that those move from.
+ */
 export async function copyEntries(
-  tx: Transaction,
+  connection: Database | Transaction,
   poolId: string,
+  statements: string[],
   entries: NewEntry[],
   at: Date,
 ): Promise<void> {
@@ -107,7 +111,7 @@ export async function copyEntries(
     at,
     data ?? null,
   ]);
-  await copyRows(tx, COPIED, rows);
+  await copyRowsAfter(connection, statements, COPIED, rows);
 }
 
 /** Adds a marker at the tail. The pool is locked. */

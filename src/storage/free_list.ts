@@ -3,73 +3,87 @@
  *
  * It is lazy. A device's segments from `segments_touched` on have never been taken and stand nowhere, so a device of
  * any size is added in O(1). Segments that were taken and given back stand in `free_segments`, and go out first.
- * All of it happens under the pool row's lock.
+ *
+ * Finding and taking are two steps. What was found stays free as long as the pool's head stays where it is, for only
+ * appends take segments: so it can be found without the pool row's lock, and is taken by whoever then moves the head.
  */
 
-import type { Transaction } from "../database/client.ts";
+import type { Connection } from "../database/client.ts";
+import { bigintLiteral, bigintsLiteral, uuidLiteral } from "../database/literal.ts";
 import type { SegmentRef } from "./segment.ts";
+
+/** A segment on the free list, and whether it was given back or never taken. */
+export interface FreeSegment extends SegmentRef {
+  readonly returned: boolean;
+}
 
 // Statements
 
-async function takeReturned(tx: Transaction, poolId: string, count: number): Promise<SegmentRef[]> {
-  const rows = await tx.$client<{ segment_id: number; device_id: string }[]>`
-    with taken as (
-      delete from free_segments where pool_id = ${poolId} and segment_id in (
-        select segment_id from free_segments where pool_id = ${poolId} order by segment_id limit ${count}
-      )
-      returning segment_id, device_id
-    ), counted as (
-      update devices d set segments_returned = segments_returned - t.count
-      from (select device_id, count(*) from taken group by device_id) t
-      where d.pool_id = ${poolId} and d.device_id = t.device_id
-    )
-    select segment_id, device_id from taken order by segment_id`;
-  return rows.map((row) => ({ segmentId: row.segment_id, deviceId: row.device_id }));
+async function selectReturned(
+  { $client }: Connection,
+  poolId: string,
+  count: number,
+): Promise<FreeSegment[]> {
+  const rows = await $client<{ segment_id: number; device_id: string }[]>`
+    select segment_id, device_id from free_segments where pool_id = ${poolId} order by segment_id limit ${count}`;
+  return rows.map((row) => ({ segmentId: row.segment_id, deviceId: row.device_id, returned: true }));
 }
 
-/** Takes from the untouched tails, the oldest device first. */
-async function takeUntouched(tx: Transaction, poolId: string, count: number): Promise<SegmentRef[]> {
-  const rows = await tx.$client<{ device_id: string; first_segment_id: number; taken: number }[]>`
-    with room as (
+/** From the untouched tails, the oldest device first. */
+async function selectUntouched(
+  { $client }: Connection,
+  poolId: string,
+  count: number,
+): Promise<FreeSegment[]> {
+  const rows = await $client<{ device_id: string; first_segment_id: number; free: number }[]>`
+    select device_id, first_segment_id, least(room, ${count}::bigint - (room_until - room))::bigint as free
+    from (
       select device_id, first_segment_id + segments_touched as first_segment_id,
         segment_count - segments_touched as room,
         sum(segment_count - segments_touched) over (order by first_segment_id) as room_until
       from devices where pool_id = ${poolId} and segment_count > segments_touched
-    ), taken as (
-      select device_id, first_segment_id, least(room, ${count}::bigint - (room_until - room))::bigint as taken
-      from room where room_until - room < ${count}::bigint
-    ), counted as (
-      update devices d set segments_touched = segments_touched + t.taken
-      from taken t where d.pool_id = ${poolId} and d.device_id = t.device_id
-    )
-    select device_id, first_segment_id, taken from taken order by first_segment_id`;
+    ) rooms
+    where room_until - room < ${count}::bigint
+    order by first_segment_id`;
   return rows.flatMap((row) =>
-    Array.from({ length: row.taken }, (_, index) => ({
+    Array.from({ length: row.free }, (_, index) => ({
       segmentId: row.first_segment_id + index,
       deviceId: row.device_id,
+      returned: false,
     }))
   );
 }
 
 // Verbs
 
-/** Takes up to `count` segments off the free list: fewer only when there are no more. The pool is locked. */
-export async function takeSegments(tx: Transaction, poolId: string, count: number): Promise<SegmentRef[]> {
-  const returned = await takeReturned(tx, poolId, count);
-  if (returned.length === count) return returned;
-  return [...returned, ...await takeUntouched(tx, poolId, count - returned.length)];
+/** The next `count` segments of the free list, in the order in which they go out: fewer only when there are no more. */
+export async function findFreeSegments(
+  connection: Connection,
+  poolId: string,
+  count: number,
+): Promise<FreeSegment[]> {
+  const [returned, untouched] = await Promise.all([
+    selectReturned(connection, poolId, count),
+    selectUntouched(connection, poolId, count),
+  ]);
+  return [...returned, ...untouched].slice(0, count);
 }
 
-/** Puts segments that no map names back on the free list. The pool is locked. */
-export async function returnSegments(tx: Transaction, poolId: string, segments: SegmentRef[]): Promise<void> {
-  await tx.$client`
-    with returned as (
-      insert into free_segments (pool_id, segment_id, device_id)
-      select ${poolId}, * from unnest(${segments.map((segment) => segment.segmentId)}::bigint[],
-        ${segments.map((segment) => segment.deviceId)}::uuid[])
-      returning device_id
-    )
-    update devices d set segments_returned = segments_returned + r.count
-    from (select device_id, count(*) from returned group by device_id) r
-    where d.pool_id = ${poolId} and d.device_id = r.device_id`;
+/** The statements that take the first of what was found off the free list. The pool is locked when they run. */
+export function formatTaking(poolId: string, segments: FreeSegment[]): string[] {
+  const pool = uuidLiteral(poolId);
+  const returned = segments.filter((segment) => segment.returned).map(({ segmentId }) => segmentId);
+  const counted = [...Map.groupBy(segments, ({ deviceId }) => deviceId)].map(([deviceId, taken]) => {
+    const returnedCount = taken.filter((segment) => segment.returned).length;
+    return `update devices set segments_touched = segments_touched + ${
+      bigintLiteral(taken.length - returnedCount)
+    },
+      segments_returned = segments_returned - ${bigintLiteral(returnedCount)}
+      where pool_id = ${pool} and device_id = ${uuidLiteral(deviceId)}`;
+  });
+  if (returned.length === 0) return counted;
+  return [
+    `delete from free_segments where pool_id = ${pool} and segment_id = any(${bigintsLiteral(returned)})`,
+    ...counted,
+  ];
 }

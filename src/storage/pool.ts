@@ -20,6 +20,7 @@ import {
   transact,
   type Transaction,
 } from "../database/client.ts";
+import { bigintLiteral, uuidLiteral } from "../database/literal.ts";
 import { devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
@@ -117,6 +118,24 @@ export async function advancePool(tx: Transaction, poolId: string, by: PoolAdvan
       timelines_created = timelines_created + ${by.timelines ?? 0}::bigint,
       segments_created = segments_created + ${by.segments ?? 0}::bigint
     where pool_id = ${poolId}`;
+}
+
+/**
+ * The statement that moves the head on from where `head` says it stands. It fails, and with it the transaction, when the
+ * head or the map has changed since: {@linkcode isHeadMoved}. It locks the pool like {@linkcode lockPool}.
+ */
+export function formatAdvance(
+  poolId: string,
+  head: PoolHead,
+  by: { sequences: number; bytes: number },
+): string {
+  const counts = [head.mapVersion, head.sequenceAppended, by.sequences, by.bytes].map(bigintLiteral);
+  return `select append_at(${uuidLiteral(poolId)}, ${counts.join()})`;
+}
+
+/** Tells whether `error` says that a pool's head was not where {@linkcode formatAdvance} had it. */
+export function isHeadMoved(error: unknown): boolean {
+  return (error as { code?: string }).code === "SM001";
 }
 
 function selectStatus(database: Connection) {

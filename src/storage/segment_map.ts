@@ -6,7 +6,8 @@
  * named twice.
  */
 
-import type { Client, Database, Transaction } from "../database/client.ts";
+import type { Client, Connection, Database } from "../database/client.ts";
+import { bigintsLiteral, uuidLiteral, uuidsLiteral } from "../database/literal.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import type { SegmentRef } from "./segment.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
@@ -28,11 +29,11 @@ export interface MappedSlot extends SlotKey, SegmentRef {}
  * rather walk the whole map once, and that plan outlives its reason (20 ms a batch instead of 0.1).
  */
 export async function findSegments(
-  tx: Transaction,
+  connection: Connection,
   poolId: string,
   keys: SlotKey[],
 ): Promise<Map<number, SegmentRef>> {
-  const rows = await tx.$client<{ ordinal: number; segment_id: number; device_id: string }[]>`
+  const rows = await connection.$client<{ ordinal: number; segment_id: number; device_id: string }[]>`
     select k.ordinal, m.segment_id, m.device_id
     from unnest(${keys.map((key) => key.timelineId)}::bigint[], ${keys.map((key) => key.slot)}::bigint[],
       ${keys.map((key) => key.epoch)}::bigint[]) with ordinality as k (timeline_id, slot, epoch, ordinal)
@@ -46,14 +47,18 @@ export async function findSegments(
   );
 }
 
-/** Adds rows. The pool is locked. */
-export async function mapSegments(tx: Transaction, poolId: string, mapped: MappedSlot[]): Promise<void> {
-  await tx.$client`
+/** The statement that adds rows. The pool is locked when it runs. */
+export function formatMapping(poolId: string, mapped: MappedSlot[]): string {
+  return `
     insert into segment_map (pool_id, timeline_id, slot, epoch, segment_id, device_id)
-    select ${poolId}, * from unnest(
-      ${mapped.map((row) => row.timelineId)}::bigint[], ${mapped.map((row) => row.slot)}::bigint[],
-      ${mapped.map((row) => row.epoch)}::bigint[], ${mapped.map((row) => row.segmentId)}::bigint[],
-      ${mapped.map((row) => row.deviceId)}::uuid[])`;
+    select ${uuidLiteral(poolId)}, * from unnest(
+      ${bigintsLiteral(mapped.map((row) => row.timelineId))}, ${
+    bigintsLiteral(mapped.map((row) => row.slot))
+  },
+      ${bigintsLiteral(mapped.map((row) => row.epoch))}, ${
+    bigintsLiteral(mapped.map((row) => row.segmentId))
+  },
+      ${uuidsLiteral(mapped.map((row) => row.deviceId))})`;
 }
 
 /** A run of slots, half-open. */

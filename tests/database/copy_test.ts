@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { transact } from "../../src/database/client.ts";
-import { copyRows, encodeCopyRows } from "../../src/database/copy.ts";
+import { copyRows, copyRowsAfter, encodeCopyRows } from "../../src/database/copy.ts";
 import { createTestDatabase } from "../support/database.ts";
 
 Deno.test("encodeCopyRows() writes PostgreSQL's binary format", () => {
@@ -77,6 +77,42 @@ Deno.test("copyRows() brings thousands of batches through few connections", asyn
     while (next < batches) {
       const batch = next++;
       await transact(database, (tx) => copyRows(tx, target, [[batch, data], [batch, null]]));
+    }
+  }));
+  const [row] = await database.$client`select count(*), sum(length(b))::bigint as bytes from t`;
+  assertEquals({ ...row }, { count: 2 * batches, bytes: batches * data.length });
+});
+
+Deno.test("copyRowsAfter() commits its statements and its rows together, or neither", async () => {
+  await using test = await createTestDatabase("template1");
+  const { database } = test;
+  await database.$client`create table t (a int4 primary key)`;
+  const target = { table: "t", columns: { a: "int4" } } as const;
+  await copyRowsAfter(database, ["insert into t values (7)", "select 1"], target, [[1], [2]]);
+  const before = "insert into t values (8)";
+  await assertRejects(
+    () => copyRowsAfter(database, [before, "select 1 / 0"], target, [[3]]),
+    Error,
+    "division",
+  );
+  await assertRejects(() => copyRowsAfter(database, [before], target, [[3], [3]]), Error, "duplicate key");
+  const rows = await database.$client`select a from t order by a`;
+  assertEquals(rows.map(({ a }) => a), [1, 2, 7]);
+});
+
+Deno.test("copyRowsAfter() brings thousands of batches through few connections beside other statements", async () => {
+  await using test = await createTestDatabase("template1");
+  const { database } = test;
+  await database.$client`create table t (a int4, b bytea)`;
+  const target = { table: "t", columns: { a: "int4", b: "bytea" } } as const;
+  const data = new Uint8Array(20_000);
+  const batches = 2_000;
+  let next = 0;
+  await Promise.all(Array.from({ length: 16 }, async () => {
+    while (next < batches) {
+      const batch = next++;
+      await copyRowsAfter(database, ["select 1"], target, [[batch, data], [batch, null]]);
+      await database.$client`select count(*) from t where a = ${batch}`;
     }
   }));
   const [row] = await database.$client`select count(*), sum(length(b))::bigint as bytes from t`;

@@ -9,7 +9,12 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
   const others = Array.from({ length: 4 }, () => openDatabase(test.url, { connectionsMax: 1 }));
   try {
     const applied = await Promise.all(others.map((database) => migrate(database)));
-    assertEquals(applied.toSorted((a, b) => b.length - a.length), [["0001_storage.sql"], [], [], []]);
+    assertEquals(applied.toSorted((a, b) => b.length - a.length), [
+      ["0001_storage.sql", "0002_append.sql"],
+      [],
+      [],
+      [],
+    ]);
   } finally {
     await Promise.all(others.map((database) => closeDatabase(database)));
   }

@@ -28,7 +28,7 @@ Deno.test("every statement on a hot table names pool_id", async () => {
   let hot = 0;
   for await (const file of Deno.readDir(STORAGE)) {
     const text = await Deno.readTextFile(new URL(file.name, STORAGE));
-    for (const [, statement] of text.matchAll(/client(?:<[^`]*>)?`([^`]*)`/g)) {
+    for (const [, statement] of text.matchAll(/(?:client(?:<[^`]*>)?|return |^\s+)`([^`]*)`/gm)) {
       if (!HOT_TABLE.test(statement)) continue;
       hot += 1;
       if (!statement.includes("pool_id")) nameless.push(`${file.name}: ${statement}`);

@@ -274,3 +274,32 @@ Deno.test("append() remembers a name for a bounded time: then it notices that a 
   await rejectsWith("ambiguous-name", storage.append(TESTER, "twin", undefined, [write(0, 2)]));
   await storage.append(TESTER, "twin", "main", [write(0, 3)]);
 });
+
+Deno.test("append() judges a request by what is, where another process moved the head unseen", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  const other = await test.openAnother();
+  await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
+  // Twice: from then on this process commits without asking where the head stands
+  for (const stamp of [1, 2]) await storage.append(TESTER, "v", undefined, [write(0, stamp)]);
+  await other.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await storage.append(TESTER, "v", undefined, [write(15, 3)]);
+  await storage.append(TESTER, "v", undefined, [write(15, 4)]);
+  // Both take the same free segment first, and one of them must take another
+  await other.append(TESTER, "v", undefined, [write(4, 5)]);
+  await storage.append(TESTER, "v", undefined, [write(8, 6)]);
+  await storage.append(TESTER, "v", undefined, [write(4, 7)]);
+  assertEquals(await stampsOf(test, "v", 0, 20), [
+    2,
+    ...[0, 0, 0],
+    7,
+    ...[0, 0, 0],
+    6,
+    ...[0, 0, 0, 0, 0, 0],
+    4,
+    ...[0, 0, 0, 0],
+  ]);
+  assertEquals((await storage.getPool("main")).sequenceAppended, 7);
+  const mapped = await storage.listVolumeSegments("v", undefined, { itemsMax: 100 });
+  assertEquals(new Set(mapped.items.map(({ segmentId }) => segmentId)).size, mapped.items.length);
+});
