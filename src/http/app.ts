@@ -7,6 +7,7 @@
 
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
+import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { matchedRoutes } from "hono/route";
 import { StorageError } from "../errors.ts";
@@ -55,12 +56,12 @@ export function createApp(door: Door): DoorApp {
   return app;
 }
 
-const SECURITY_HEADERS = {
+const SECURITY_HEADERS = Object.entries({
   "cache-control": "no-store",
   "referrer-policy": "no-referrer",
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
-};
+});
 
 /** Gives the request its id, and the log its line. */
 function identify(door: Door) {
@@ -68,12 +69,10 @@ function identify(door: Door) {
     const startedAt = performance.now();
     const requestId = createId();
     c.set("requestId", requestId);
+    // Before the response is made: adding to one that stands costs as much as all of the routing.
+    for (const [name, value] of SECURITY_HEADERS) c.header(name, value);
+    c.header("x-request-id", requestId);
     await next();
-    // The response of an upgrade belongs to the runtime: its headers cannot be touched.
-    if (c.res.status !== 101) {
-      for (const [name, value] of Object.entries(SECURITY_HEADERS)) c.res.headers.set(name, value);
-      c.res.headers.set("x-request-id", requestId);
-    }
     const client = c.get("client")?.clientName;
     door.onRequest({
       requestId,
@@ -88,21 +87,13 @@ function identify(door: Door) {
 
 /**
  * Reads the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
- * it, or end early. Handlers find it in the request's cache.
+ * it, or end early. Handlers find it in the request's cache. A request that tells of no body has none (RFC 9112, 6.3).
  */
 function readBody({ limits }: Door) {
-  const limit = (maxSize: number) =>
-    bodyLimit({
-      maxSize,
-      onError: () => {
-        throw new StorageError(
-          "request-too-large",
-          `Cannot take this body: expected at most ${maxSize} bytes`,
-        );
-      },
-    });
-  const [blocks, json] = [limit(limits.blocksBytesMax), limit(limits.jsonBytesMax)];
+  const [blocks, json] = [limitBody(limits.blocksBytesMax), limitBody(limits.jsonBytesMax)];
   return createMiddleware<DoorEnv>(async (c, next) => {
+    const { headers } = c.req.raw;
+    if (!headers.has("content-length") && !headers.has("transfer-encoding")) return await next();
     if ((c.req.header("content-encoding") ?? "identity").toLowerCase() !== "identity") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected no Content-Encoding", {
         headers: { "accept-encoding": "identity" },
@@ -118,14 +109,31 @@ function readBody({ limits }: Door) {
   });
 }
 
+/**
+ * A body limit that leaves a body of told length to the platform, which reads it whole at once. Hono's own, which counts
+ * while it reads, is for those of unknown length.
+ */
+function limitBody(maxSize: number): MiddlewareHandler<DoorEnv> {
+  const refuse = (): never => {
+    throw new StorageError("request-too-large", `Cannot take this body: expected at most ${maxSize} bytes`);
+  };
+  const counting = bodyLimit({ maxSize, onError: refuse });
+  return async (c, next) => {
+    if (c.req.header("transfer-encoding") !== undefined) return await counting(c, next);
+    if (Number(c.req.header("content-length")) > maxSize) refuse();
+    await next();
+  };
+}
+
 /** Demands JSON where a route takes it; a path or a method that there is not has an answer of its own. */
 function requireJson() {
   return createMiddleware<DoorEnv>(async (c, next) => {
-    const routed = matchedRoutes(c).some((route) => route.method !== "ALL");
-    const bodied = routed &&
-      ((c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH");
+    const bodied =
+      ((c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH") &&
+      matchedRoutes(c).some((route) => route.method !== "ALL");
+    if (!bodied) return await next();
     const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
-    if (bodied && type !== "application/json") {
+    if (type !== "application/json") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected application/json", {
         headers: { accept: "application/json" },
       });
