@@ -33,6 +33,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   flushBatchBlocksMax: 8192,
   // Writes by another process wake nobody; this is how late they are noticed.
   flushPollMs: 100,
+  // Ten steps a second: a step then costs each entry little, and a pool is dirty for a tenth of a second.
+  flushGatherMs: 100,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

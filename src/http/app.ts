@@ -22,7 +22,7 @@ import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
 import { registerPools } from "./pools.ts";
-import { answerProblem, toFieldProblems } from "./problem.ts";
+import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -36,7 +36,7 @@ export function createApp(door: Door): DoorApp {
       });
     },
   });
-  app.onError((error, c) => answerProblem(error, c, door));
+  app.onError((error, c) => answerProblem(error, c.get("requestId"), door));
 
   app.use(identify(door));
   registerHealth(app, door);
@@ -52,16 +52,9 @@ export function createApp(door: Door): DoorApp {
   registerAudit(app, door);
   registerEvents(app, door);
 
-  app.notFound((c) => answerProblem(findFault(app, c.req.method, c.req.path), c, door));
+  app.notFound((c) => answerProblem(findFault(app, c.req.method, c.req.path), c.get("requestId"), door));
   return app;
 }
-
-const SECURITY_HEADERS = Object.entries({
-  "cache-control": "no-store",
-  "referrer-policy": "no-referrer",
-  "x-content-type-options": "nosniff",
-  "x-frame-options": "DENY",
-});
 
 /** Gives the request its id, and the log its line. */
 function identify(door: Door) {
@@ -70,8 +63,7 @@ function identify(door: Door) {
     const requestId = createId();
     c.set("requestId", requestId);
     // Before the response is made: adding to one that stands costs as much as all of the routing.
-    for (const [name, value] of SECURITY_HEADERS) c.header(name, value);
-    c.header("x-request-id", requestId);
+    for (const [name, value] of Object.entries(answerHeaders(requestId))) c.header(name, value);
     await next();
     const client = c.get("client")?.clientName;
     door.onRequest({

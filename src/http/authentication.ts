@@ -14,7 +14,7 @@ const TOKEN_SUBPROTOCOL = "snapmark.bearer.";
 /** Lets a request pass only with a valid token, and says whose it is. */
 export function requireClient(door: Door) {
   return createMiddleware<DoorEnv>(async (c, next) => {
-    const token = readToken(c);
+    const token = readToken(c.req.raw.headers);
     const client = token === undefined ? undefined : door.authenticate(token);
     if (client === undefined) {
       throw new HttpError("unauthorized", "Cannot let this request in: expected a valid bearer token", {
@@ -28,13 +28,20 @@ export function requireClient(door: Door) {
 
 /** The subprotocols that a WebSocket client offers. */
 export function offeredSubprotocols(c: DoorContext): string[] {
-  return (c.req.header("sec-websocket-protocol") ?? "").split(",").map((protocol) => protocol.trim());
+  return listSubprotocols(c.req.header("sec-websocket-protocol"));
 }
 
-function readToken(c: DoorContext): string | undefined {
-  const bearer = /^Bearer ([\x21-\x7e]+)$/i.exec(c.req.header("authorization") ?? "");
+function listSubprotocols(header: string | null | undefined): string[] {
+  return (header ?? "").split(",").map((protocol) => protocol.trim());
+}
+
+/** The token that a request brings; whether it is valid is another question. */
+export function readToken(headers: Headers): string | undefined {
+  const bearer = /^Bearer ([\x21-\x7e]+)$/i.exec(headers.get("authorization") ?? "");
   if (bearer !== null) return bearer[1];
-  const offered = offeredSubprotocols(c).find((protocol) => protocol.startsWith(TOKEN_SUBPROTOCOL));
+  const offered = listSubprotocols(headers.get("sec-websocket-protocol")).find((protocol) =>
+    protocol.startsWith(TOKEN_SUBPROTOCOL)
+  );
   return offered === undefined ? undefined : decodeToken(offered.slice(TOKEN_SUBPROTOCOL.length));
 }
 

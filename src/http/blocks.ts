@@ -7,7 +7,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { accepts } from "hono/accepts";
 import type { Trim, Write } from "../storage/append.ts";
-import { type Door, type DoorApp, type DoorContext, toActor } from "./door.ts";
+import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,
@@ -22,8 +22,6 @@ import {
   Reference,
   Sequence,
 } from "./schema.ts";
-
-export const OCTETS = "application/octet-stream";
 
 const Written = z.object({
   sequence: Sequence.openapi({

@@ -7,6 +7,9 @@ import type { Context } from "hono";
 import type { Actor } from "../storage/actor.ts";
 import type { Storage } from "../storage/storage.ts";
 
+/** The media type of blocks as they are. */
+export const OCTETS = "application/octet-stream";
+
 /** The bounds of the door; their values and reasons stand in `config.ts`. */
 export interface HttpLimits {
   readonly jsonBytesMax: number;

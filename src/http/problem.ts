@@ -6,16 +6,27 @@ import type { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import { formatScsiAnswer, SCSI_ANSWERS } from "../scsi/sense.ts";
 import { toStorageError } from "../storage/fault.ts";
-import type { Door, DoorContext } from "./door.ts";
+import type { Door } from "./door.ts";
 import { type FieldProblem, HTTP_ANSWERS, HttpError } from "./errors.ts";
 
+/** What every answer carries. */
+export function answerHeaders(requestId: string): Record<string, string> {
+  return {
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "x-request-id": requestId,
+  };
+}
+
 /** Answers `error` with its problem document; a fault of the program itself is told to the log and not to the client. */
-export function answerProblem(error: unknown, c: DoorContext, door: Door): Response {
+export function answerProblem(error: unknown, requestId: string, door: Pick<Door, "onFault">): Response {
   const storageError = toStorageError(error);
   if (storageError !== undefined) {
     const scsi = SCSI_ANSWERS[storageError.code];
     return problem(
-      c,
+      requestId,
       storageError.code,
       storageError.message,
       scsi === null ? {} : { scsi: formatScsiAnswer(scsi) },
@@ -24,10 +35,10 @@ export function answerProblem(error: unknown, c: DoorContext, door: Door): Respo
   const httpError = toHttpError(error);
   if (httpError !== undefined) {
     const { code, detail, extra: { problems, headers } } = httpError;
-    return problem(c, code, detail, problems === undefined ? {} : { problems }, headers);
+    return problem(requestId, code, detail, problems === undefined ? {} : { problems }, headers);
   }
-  door.onFault(error, c.get("requestId"));
-  return problem(c, "internal-error", "The server failed at this request; its log has the details");
+  door.onFault(error, requestId);
+  return problem(requestId, "internal-error", "The server failed at this request; its log has the details");
 }
 
 /** Most of what is wrong with a request that is told at once, and the longest it is told in. */
@@ -59,7 +70,7 @@ function toHttpError(error: unknown): HttpError | undefined {
 }
 
 function problem(
-  c: DoorContext,
+  requestId: string,
   code: keyof typeof HTTP_ANSWERS,
   detail: string,
   extra: Record<string, unknown> = {},
@@ -72,12 +83,16 @@ function problem(
     status,
     detail,
     code,
-    requestId: c.get("requestId"),
+    requestId,
     ...extra,
   };
-  return c.body(JSON.stringify(body), status, {
-    "content-type": "application/problem+json",
-    ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
-    ...headers,
+  return new Response(JSON.stringify(body), {
+    status,
+    headers: {
+      ...answerHeaders(requestId),
+      "content-type": "application/problem+json",
+      ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
+      ...headers,
+    },
   });
 }

@@ -4,6 +4,7 @@
 
 import { createApp } from "./app.ts";
 import type { Door } from "./door.ts";
+import { createFastLane } from "./fast_lane.ts";
 
 export interface HttpServer {
   readonly url: string;
@@ -26,8 +27,10 @@ export function serveHttp(
     background.add(work);
     void work.finally(() => background.delete(work));
   };
-  const app = createApp({ ...door, onBackground, stopping: stopping.signal });
-  const server = listen(address, (request) => app.fetch(request));
+  const wholeDoor = { ...door, onBackground, stopping: stopping.signal };
+  const app = createApp(wholeDoor);
+  const fastLane = createFastLane(wholeDoor);
+  const server = listen(address, (request) => fastLane(request) ?? app.fetch(request));
   const { hostname, port } = server.addr as Deno.NetAddr;
   return {
     url: `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`,

@@ -7,8 +7,8 @@ import { decodeSnapshotCdb, formatHex, parseCdbHex } from "../scsi/cdb.ts";
 import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
 import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
-import { answerBlocks, OCTETS } from "./blocks.ts";
-import { type Door, type DoorApp, type DoorContext, toActor, whileConnected } from "./door.ts";
+import { answerBlocks } from "./blocks.ts";
+import { type Door, type DoorApp, type DoorContext, OCTETS, toActor, whileConnected } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,

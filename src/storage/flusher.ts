@@ -1,8 +1,14 @@
 /**
  * The flusher: a worker that flushes every pool, one step of one pool after the other.
  *
- *     idle ──(woken, or the poll time is over)──► sweeping ──(nothing left to do)──► idle
- *                                                   │ fault: logged, and tried again after a pause
+ *     idle ──(woken, nudged, or the poll time is over)──► sweeping ──(nothing left to do)──► idle
+ *                                                           │ ▲
+ *                                      (only a little done) ▼ │ (woken, or the pause is over)
+ *                                                         gathering
+ *
+ * A step costs a few milliseconds however little it moves, so after a small one the flusher gathers for a moment: at 5,000
+ * writes a second that is the difference between steps of 50 entries and steps of 500. A marker wakes it at once. A fault
+ * is logged, and tried again after a pause.
  *
  * It may run in the server's process, in one of its own, or in any number of them: a step holds its pool's tail, and who
  * finds it held goes on to the next pool. Nothing is kept in memory but the rate, so it may be killed at any time.
@@ -76,8 +82,12 @@ interface Pace {
 export class Flusher {
   readonly #stopping = new AbortController();
   readonly #paces = new Map<string, Pace>();
+  /** Whether more is to be expected at once: a step was large, or there are markers. */
+  #busy = false;
   #wake: () => void = () => {};
   #woken = false;
+  #nudged = false;
+  #idling = false;
   #sweptAt?: Date;
   #running?: Promise<void>;
 
@@ -100,10 +110,16 @@ export class Flusher {
     await this.#running;
   }
 
-  /** Tells an idle flusher that there is something to do. */
+  /** Tells the flusher that somebody waits: for a marker, or for a flush. */
   wake(): void {
     this.#woken = true;
     this.#wake();
+  }
+
+  /** Tells the flusher that there is something to do, though nobody waits for it. */
+  nudge(): void {
+    this.#nudged = true;
+    if (this.#idling) this.#wake();
   }
 
   /**
@@ -115,8 +131,9 @@ export class Flusher {
     const faults: unknown[] = [];
     for (const pool of await selectDirtyPools(this.database)) {
       try {
-        const { entryCount, sealedCount } = await this.#step(pool);
-        progressed ||= entryCount + sealedCount > 0;
+        const flushed = await this.#step(pool);
+        progressed ||= flushed.entryCount + flushed.sealedCount > 0;
+        this.#busy ||= flushed.sealedCount > 0 || this.#isLarge(flushed);
       } catch (error) {
         faults.push(error);
       }
@@ -128,14 +145,15 @@ export class Flusher {
   }
 
   async #run(): Promise<void> {
-    const { limits: { flushPollMs, flushRetryMs }, onFault } = this.options;
+    const { limits: { flushPollMs, flushGatherMs, flushRetryMs }, onFault } = this.options;
     while (!this.#stopping.signal.aborted) {
-      this.#woken = false;
+      this.#woken = this.#nudged = this.#busy = false;
       try {
         if (!await this.sweep()) await this.#idle(flushPollMs);
+        else if (!this.#busy) await this.#pause(flushGatherMs);
       } catch (error) {
         onFault(error);
-        await this.#idle(flushRetryMs);
+        await this.#pause(flushRetryMs);
       }
     }
   }
@@ -156,8 +174,21 @@ export class Flusher {
     return flushed;
   }
 
+  #isLarge({ entryCount, bytes }: Flushed): boolean {
+    const { flushBatchEntriesMax, flushBatchBytesMax } = this.options.limits;
+    return entryCount >= flushBatchEntriesMax / 2 || bytes >= flushBatchBytesMax / 2;
+  }
+
+  /** Waits until there is something to do, or until `ms` are over. */
+  async #idle(ms: number): Promise<void> {
+    if (this.#nudged) return;
+    this.#idling = true;
+    await this.#pause(ms);
+    this.#idling = false;
+  }
+
   /** Waits until woken or until `ms` are over, whichever comes first. */
-  #idle(ms: number): Promise<void> {
+  #pause(ms: number): Promise<void> {
     if (this.#woken || this.#stopping.signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);

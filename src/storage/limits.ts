@@ -27,6 +27,8 @@ export interface StorageLimits {
   readonly flushBatchBlocksMax: number;
   /** How long an idle flusher waits before it looks again. */
   readonly flushPollMs: number;
+  /** How long a flusher gathers after a small step before it takes the next; a marker ends that. */
+  readonly flushGatherMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

@@ -430,7 +430,7 @@ export class Storage implements AsyncDisposable {
       pool,
       this.#limits,
       this.#clock,
-      () => this.#flusher?.wake(),
+      () => this.#flusher?.nudge(),
     );
     this.#appenders.set(pool.poolId, appender);
     return appender;
