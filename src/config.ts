@@ -24,6 +24,9 @@ export const STORAGE_LIMITS: StorageLimits = {
   // What may wait while one batch commits: at 100 MB/s, half a second of writes.
   pendingBytesMax: 64 * MIB,
   pendingRequestsMax: 8192,
+  // Enough to share what a statement costs; more would only make the first of them wait for the last.
+  readGroupMax: 64,
+  readGroupBlocksMax: 256,
   // 16 GiB of 64 KiB segments; about 100 bytes each.
   openMapSlotsMax: 262_144,
   // About 100 ms of flushing: how long a marker at most waits behind one step.

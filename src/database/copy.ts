@@ -29,6 +29,7 @@ export async function copyRows(tx: Transaction, target: CopyTarget, rows: CopyVa
  * Runs `statements`, which answer nothing, and then copies `rows`, in one message: within `tx`, or for a database as a
  * transaction of its own. That saves the round trips of begin, of each statement and of commit.
  *
+ * @param onStarted is called when the statements are done and PostgreSQL waits for the rows.
  * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
  */
 export async function copyRowsAfter(
@@ -36,12 +37,15 @@ export async function copyRowsAfter(
   statements: string[],
   target: CopyTarget,
   rows: CopyValue[][],
+  onStarted?: () => void,
 ): Promise<void> {
-  if (!isDatabase(connection)) return await new Copy(connection.$client, statements, target, rows).run();
+  if (!isDatabase(connection)) {
+    return await new Copy(connection.$client, statements, target, rows).run(onStarted);
+  }
   await withConnection(connection, async (client) => {
     const copy = new Copy(client, statements, target, rows);
     try {
-      await copy.run();
+      await copy.run(onStarted);
     } catch (error) {
       if (!copy.isSent || !isConnectionError(error)) throw error;
       throw new StorageError(
@@ -76,7 +80,7 @@ class Copy {
     private readonly rows: CopyValue[][],
   ) {}
 
-  async run(): Promise<void> {
+  async run(onStarted?: () => void): Promise<void> {
     const { table, columns } = this.target;
     const encoded = encodeCopyRows(Object.values(columns), this.rows);
     const copying = this.client.unsafe(
@@ -85,6 +89,7 @@ class Copy {
       ),
     );
     const sink = await copying.writable();
+    onStarted?.();
     await new Promise<void>((resolve, reject) => {
       Object.assign(copying, { reject });
       sink.once("error", reject);

@@ -75,6 +75,9 @@ export interface AppendPlan {
   readonly head: PoolHead;
 }
 
+/** A connection to read by, once there is something to read. */
+export type Connect = () => Promise<Connection>;
+
 // Statements
 
 interface OpenVolumeRow {
@@ -104,9 +107,13 @@ async function selectOpenVolumes(
 
 // Verbs
 
-/** Plans to append `requests` where `head` stands. Nothing is changed. */
+/**
+ * Plans to append `requests` where `head` stands. Nothing is changed.
+ *
+ * @param connect is called only for what is not remembered, and may throw.
+ */
 export async function planBatch(
-  connection: Connection,
+  connect: Connect,
   pool: Pool,
   map: OpenMap,
   head: PoolHead,
@@ -115,13 +122,13 @@ export async function planBatch(
   // 1.
   map.syncTo(head.mapVersion);
   // 2.
-  const { known, learnt } = await findVolumes(connection, pool.poolId, map, requests);
+  const { known, learnt } = await findVolumes(connect, pool.poolId, map, requests);
   // 3.
-  const judged = await judge(connection, pool, head, known, requests);
+  const judged = await judge(connect, pool, head, known, requests);
   // 4. and 5.
   const segments = new BatchSegments();
-  await segments.lookUp(connection, pool.poolId, judged);
-  const outcomes = await allocate(connection, pool.poolId, segments, judged);
+  await segments.lookUp(connect, pool.poolId, judged);
+  const outcomes = await allocate(connect, pool.poolId, segments, judged);
   // 6.
   const entries = toEntries(head, segments, requests, outcomes);
   const by = {
@@ -148,6 +155,7 @@ export async function planBatch(
 /**
  * Commits a plan: within a transaction, or for a database in one of its own.
  *
+ * @param onHeld is called when the head is moved and its lock held, before the entries are copied.
  * @throws what {@linkcode isHeadMoved} tells, when the head was not where the plan has it: nothing was changed then.
  */
 export async function commitPlan(
@@ -155,8 +163,9 @@ export async function commitPlan(
   { poolId }: Pool,
   { entries, statements }: AppendPlan,
   at: Date,
+  onHeld?: () => void,
 ): Promise<void> {
-  if (entries.length > 0) await copyEntries(connection, poolId, statements, entries, at);
+  if (entries.length > 0) await copyEntries(connection, poolId, statements, entries, at, onHeld);
 }
 
 /** A request that may be appended, cut at its volume's slots. */
@@ -173,7 +182,7 @@ interface PlannedRun extends SlotRun {
 }
 
 async function findVolumes(
-  connection: Connection,
+  connect: Connect,
   poolId: string,
   map: OpenMap,
   requests: AppendRequest[],
@@ -185,13 +194,13 @@ async function findVolumes(
     if (volume === undefined) unknown.add(volumeId);
     else known.set(volumeId, volume);
   }
-  const learnt = unknown.size === 0 ? [] : await selectOpenVolumes(connection, poolId, [...unknown]);
+  const learnt = unknown.size === 0 ? [] : await selectOpenVolumes(await connect(), poolId, [...unknown]);
   for (const volume of learnt) known.set(volume.volumeId, volume);
   return { known, learnt };
 }
 
 async function judge(
-  connection: Connection,
+  connect: Connect,
   pool: Pool,
   head: PoolHead,
   volumes: Map<string, OpenVolume>,
@@ -206,7 +215,7 @@ async function judge(
       requireRanges(pool, volume, request);
       requireCacheRoom(pool, dirtyBytes, request);
       dirtyBytes += request.sizeBytes;
-      judged.push({ volume, runs: await planRuns(connection, pool, volume, request, written), sequence: 0 });
+      judged.push({ volume, runs: await planRuns(connect, pool, volume, request, written), sequence: 0 });
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       judged.push(error);
@@ -263,14 +272,14 @@ class WrittenSlots {
 }
 
 async function planRuns(
-  connection: Connection,
+  connect: Connect,
   pool: Pool,
   volume: OpenVolume,
   { writes }: AppendRequest,
   written: WrittenSlots,
 ): Promise<PlannedRun[]> {
   const runs: PlannedRun[] = [];
-  const mapped = await findTrimmedSlots(connection, pool, volume, writes);
+  const mapped = await findTrimmedSlots(connect, pool, volume, writes);
   for (const write of writes) {
     const cut = "data" in write ? cutWrite(pool, write) : cutTrim(pool, volume, write, mapped, written);
     for (const run of cut) if (run.mapped) written.add(volume, run.slot);
@@ -289,14 +298,14 @@ function cutWrite({ blockSizeBytes, segmentBlocks }: Pool, { lba, data }: Write)
 
 /** Of the slots that a request's trims touch, those that are mapped. */
 async function findTrimmedSlots(
-  connection: Connection,
+  connect: Connect,
   { poolId, segmentBlocks }: Pool,
   volume: OpenVolume,
   writes: (Write | Trim)[],
 ): Promise<Set<number>> {
   const ranges = writes.flatMap((write) => "data" in write ? [] : [toSlotRange(write, segmentBlocks)]);
   if (ranges.length === 0) return new Set();
-  return new Set(await findMappedSlots(connection.$client, poolId, volume.timelineId, ranges));
+  return new Set(await findMappedSlots((await connect()).$client, poolId, volume.timelineId, ranges));
 }
 
 function toSlotRange({ lba, trim }: Trim, segmentBlocks: number): SlotRange {
@@ -338,7 +347,7 @@ class BatchSegments {
     return [...new Set(slots.map(({ slot }) => slot))];
   }
 
-  async lookUp(connection: Connection, poolId: string, judged: (Planned | StorageError)[]): Promise<void> {
+  async lookUp(connect: Connect, poolId: string, judged: (Planned | StorageError)[]): Promise<void> {
     const wanted = new Map<string, { volume: OpenVolume; slot: number }>();
     for (const plan of judged) {
       if (plan instanceof StorageError) continue;
@@ -349,7 +358,7 @@ class BatchSegments {
     if (wanted.size === 0) return;
     const slots = [...wanted.values()];
     const keys = slots.map(({ volume: { timelineId, epoch }, slot }) => ({ timelineId, slot, epoch }));
-    for (const [index, segment] of await findSegments(connection, poolId, keys)) {
+    for (const [index, segment] of await findSegments(await connect(), poolId, keys)) {
       this.#add({ ...slots[index], segment });
     }
   }
@@ -370,7 +379,7 @@ class BatchSegments {
 
 /** Gives each request, in order, the segments it lacks, or refuses it whole when there are not enough. */
 async function allocate(
-  connection: Connection,
+  connect: Connect,
   poolId: string,
   segments: BatchSegments,
   judged: (Planned | StorageError)[],
@@ -380,7 +389,7 @@ async function allocate(
     0,
   );
   if (wanted === 0) return judged;
-  const free = await findFreeSegments(connection, poolId, wanted);
+  const free = await findFreeSegments(await connect(), poolId, wanted);
   let used = 0;
   return judged.map((plan) => {
     if (plan instanceof StorageError) return plan;

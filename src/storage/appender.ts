@@ -6,6 +6,10 @@
  *
  * Two states: idle, or pumping batches until no request waits. The requests that wait are bounded in number and bytes.
  *
+ * Two batches are under way: while one is copied and committed, the next is planned on where that one will leave the head, and its
+ * message waits for the row's lock in PostgreSQL. It is sent when the first is known to hold the lock, so they cannot
+ * overtake each other; if the first fails, the head is not where the second has it, and the second fails too.
+ *
  * Who was the last to move the pool's head knows where it stands. So a batch is first committed from there, in one message
  * that fails if somebody else has moved it; then, and as long as others keep moving it, batches take the pool row's
  * lock first. So does a batch of which nothing is left to commit, for nothing then proves what it was refused for; and one that
@@ -30,8 +34,12 @@ export class Appender {
   readonly #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #pumping?: Promise<void>;
-  /** Where this process left the pool's head. */
+  /** Where this process left the pool's head, or will leave it. */
   #head?: PoolHead;
+  /** Batches that somebody else was faster than. */
+  readonly #overtaken: Waiting[][] = [];
+  /** The batches that are being committed; never rejects. */
+  #underWay?: Promise<void>;
   /** Whether the head stood there when it was last locked: nobody else is at it. */
   #undisturbed = false;
 
@@ -76,8 +84,23 @@ export class Appender {
 
   /** Ends in the same turn in which it finds nothing waiting, so no request can slip in between. */
   async #pump(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#appendBatch(this.#takeBatch());
+    while (this.#waiting.length > 0 || this.#overtaken.length > 0 || this.#underWay !== undefined) {
+      if (this.#waiting.length === 0 || this.#overtaken.length > 0 || !this.#knowsHead()) {
+        await this.#underWay;
+        this.#underWay = undefined;
+      }
+      if (this.#overtaken.length > 0) await this.#appendLocked(this.#overtaken.shift() as Waiting[]);
+      else if (this.#waiting.length > 0) {
+        const batch = this.#takeBatch();
+        if (this.#knowsHead()) await this.#startFromKnownHead(batch);
+        else await this.#appendLocked(batch);
+      }
+    }
     this.#pumping = undefined;
+  }
+
+  #knowsHead(): boolean {
+    return this.#head !== undefined && this.#undisturbed;
   }
 
   /** The oldest requests up to the batch's bounds; at least one. */
@@ -94,46 +117,85 @@ export class Appender {
     return this.#waiting.splice(0, count);
   }
 
-  async #appendBatch(batch: Waiting[]): Promise<void> {
+  /** Sends a batch without asking first, and answers when the next may follow. */
+  async #startFromKnownHead(batch: Waiting[]): Promise<void> {
+    const plan = await this.#planFromKnownHead(batch);
+    if (plan === undefined) return;
+    this.#head = plan.head;
+    const held = Promise.withResolvers<void>();
+    const committed = this.#commitFromKnownHead(batch, plan, held.resolve);
+    const before = this.#underWay;
+    this.#underWay = Promise.all([before, committed]).then(() => {});
+    await Promise.race([held.promise, committed]);
+  }
+
+  /** Nothing when the batch was put aside or has failed. */
+  async #planFromKnownHead(batch: Waiting[]): Promise<AppendPlan | undefined> {
+    const head = this.#head as PoolHead;
+    // What a batch under way has mapped and taken is seen only once it is committed.
+    const connect = async () => {
+      await this.#underWay;
+      if (this.#head !== head) throw new HeadMovedError();
+      return this.database;
+    };
     try {
-      const requests = batch.map(({ request }) => request);
-      const plan = await this.#appendFromKnownHead(requests) ?? await this.#appendLocked(requests);
+      const plan = await planBatch(connect, this.pool, this.#map, head, batch.map(({ request }) => request));
+      if (plan.entries.length > 0 && !plan.outcomes.some(isCacheFull)) return plan;
+      this.#overtaken.push(batch);
+    } catch (error) {
+      this.#fail(batch, error);
+    }
+  }
+
+  async #commitFromKnownHead(batch: Waiting[], plan: AppendPlan, onHeld: () => void): Promise<void> {
+    try {
+      await commitPlan(this.database, this.pool, plan, this.clock(), onHeld);
+      this.#settle(batch, plan);
+    } catch (error) {
+      this.#fail(batch, error);
+    }
+  }
+
+  /** Appends a batch under the pool row's lock. No other is under way. */
+  async #appendLocked(batch: Waiting[]): Promise<void> {
+    try {
+      const plan = await transact(this.database, async (tx) => {
+        const head = await lockPool(tx, this.pool.poolId);
+        this.#undisturbed = head.sequenceAppended === this.#head?.sequenceAppended &&
+          head.mapVersion === this.#head.mapVersion;
+        const requests = batch.map(({ request }) => request);
+        const plan = await planBatch(() => Promise.resolve(tx), this.pool, this.#map, head, requests);
+        await commitPlan(tx, this.pool, plan, this.clock());
+        return plan;
+      });
       this.#head = plan.head;
-      this.#map.remember(plan.volumes, plan.slots);
-      for (const [index, { settle }] of batch.entries()) settle(plan.outcomes[index]);
-      this.onAppended();
+      this.#settle(batch, plan);
     } catch (error) {
-      this.#head = undefined;
-      this.#map.forget();
-      for (const { fail } of batch) fail(error);
+      this.#fail(batch, error);
     }
   }
 
-  /** Commits a batch without asking first; nothing when that cannot be. */
-  async #appendFromKnownHead(requests: AppendRequest[]): Promise<AppendPlan | undefined> {
-    if (this.#head === undefined || !this.#undisturbed) return undefined;
-    try {
-      const plan = await planBatch(this.database, this.pool, this.#map, this.#head, requests);
-      if (plan.entries.length === 0 || plan.outcomes.some(isCacheFull)) return undefined;
-      await commitPlan(this.database, this.pool, plan, this.clock());
-      return plan;
-    } catch (error) {
-      if (isHeadMoved(error)) return undefined;
-      throw error;
-    }
+  #settle(batch: Waiting[], plan: AppendPlan): void {
+    this.#map.remember(plan.volumes, plan.slots);
+    for (const [index, { settle }] of batch.entries()) settle(plan.outcomes[index]);
+    this.onAppended();
   }
 
-  async #appendLocked(requests: AppendRequest[]): Promise<AppendPlan> {
-    return await transact(this.database, async (tx) => {
-      const head = await lockPool(tx, this.pool.poolId);
-      this.#undisturbed = head.sequenceAppended === this.#head?.sequenceAppended &&
-        head.mapVersion === this.#head.mapVersion;
-      const plan = await planBatch(tx, this.pool, this.#map, head, requests);
-      await commitPlan(tx, this.pool, plan, this.clock());
-      return plan;
-    });
+  /** Refuses a batch, or puts one aside whose head was not where it should have been: it changed nothing. */
+  #fail(batch: Waiting[], error: unknown): void {
+    if (isHeadMoved(error) || error instanceof HeadMovedError) {
+      this.#undisturbed = false;
+      this.#overtaken.push(batch);
+      return;
+    }
+    this.#head = undefined;
+    this.#map.forget();
+    for (const { fail } of batch) fail(error);
   }
 }
+
+/** The batch that this one was planned upon has failed. */
+class HeadMovedError extends Error {}
 
 function isCacheFull(outcome: AppendOutcome): boolean {
   return outcome instanceof StorageError && outcome.code === "cache-full";

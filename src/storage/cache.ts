@@ -86,7 +86,7 @@ interface EntryRow {
 
 /**
  * Adds entries at the tail, in one message behind the `statements` that move the pool's head to make room for them. The
- * entries' sequences are the next ones of the head that those move from.
+ * entries' sequences are the next ones of the head that those move from. `onHeld` is called when the statements are done.
  */
 export async function copyEntries(
   connection: Database | Transaction,
@@ -94,6 +94,7 @@ export async function copyEntries(
   statements: string[],
   entries: NewEntry[],
   at: Date,
+  onHeld?: () => void,
 ): Promise<void> {
   const rows = entries.map(({ sequence, clientId, priority, volumeId, run, segment, data }) => [
     poolId,
@@ -111,7 +112,7 @@ export async function copyEntries(
     at,
     data ?? null,
   ]);
-  await copyRowsAfter(connection, statements, COPIED, rows);
+  await copyRowsAfter(connection, statements, COPIED, rows, onHeld);
 }
 
 /** Adds a marker at the tail. The pool is locked. */

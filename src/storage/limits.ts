@@ -17,6 +17,10 @@ export interface StorageLimits {
   readonly pendingBytesMax: number;
   /** The requests themselves. */
   readonly pendingRequestsMax: number;
+  /** Reads of live volumes that one statement serves. */
+  readonly readGroupMax: number;
+  /** Blocks of them, unless it is a single read. */
+  readonly readGroupBlocksMax: number;
   /** Slots of one pool's open epochs that this process remembers the segment of. */
   readonly openMapSlotsMax: number;
   /** Data of one flush transaction. */

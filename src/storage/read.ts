@@ -9,10 +9,12 @@
  * It is one SQL statement, so one database snapshot: a flush that moves a block meanwhile is either wholly seen or not
  * at all. A statement that looked in the cache and then in `blocks` would miss what moved in between.
  *
+ * One statement serves many reads: what a statement costs by itself is several times what a block costs.
+ *
  * A snapshot needs no marker to be read: it is (timeline, epoch), and no write can land in that epoch any more.
  */
 
-import type { Client, Connection } from "../database/client.ts";
+import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { type BlockRange, requireInside } from "./block.ts";
 import type { Pool } from "./pool.ts";
@@ -20,32 +22,56 @@ import type { CoveredVolume } from "./snapshot.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
 import type { Volume } from "./volume.ts";
 
+/** What one read looks at: a live volume, or the end of (timeline, epoch). */
+export interface ReadTarget extends BlockRange {
+  readonly volumeId?: string;
+  readonly timelineId?: number;
+  readonly epoch?: number;
+}
+
+/** What was found: of a live volume how many blocks it has, and none when there is no such volume. */
+export interface FoundBlocks {
+  readonly volumeBlocks?: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
 // Statements
 
+/** First come the targets that there are, with LBA -1; then the blocks that are not zeros. */
 interface BlockRow {
+  ordinal: number;
   lba: number;
+  volume_blocks: number | null;
   data: Uint8Array;
 }
 
-/** The row of `target` comes first, with LBA -1: without it, there is nothing to read from. */
-interface TargetRow {
-  lba: -1;
-  block_count: number;
-}
-
-/** `target` is a query for one row (timeline_id, epoch, block_count), or none. */
 async function selectBlocks(
-  client: Client,
+  { $client: client }: Connection,
   { poolId, segmentBlocks }: Pool,
-  target: ReturnType<typeof liveTarget>,
-  { lba, blockCount }: BlockRange,
-): Promise<(BlockRow | TargetRow)[]> {
-  return await client<(BlockRow | TargetRow)[]>`
-    with recursive target as (${target}), ${lineageOf(client, poolId)}
-    select -1::bigint as lba, block_count, null as data from target
+  targets: readonly ReadTarget[],
+): Promise<BlockRow[]> {
+  return await client<BlockRow[]>`
+    with recursive target as (
+      select r.ordinal, r.lba, r.block_count, r.epoch, coalesce(v.timeline_id, r.timeline_id) as timeline_id,
+        v.block_count as volume_blocks
+      from unnest(
+        ${targets.map(({ volumeId }) => volumeId ?? null)}::uuid[],
+        ${targets.map(({ timelineId }) => timelineId ?? null)}::bigint[],
+        ${targets.map(({ epoch }) => epoch ?? EPOCH_LIVE)}::bigint[],
+        ${targets.map(({ lba }) => lba)}::bigint[],
+        ${targets.map(({ blockCount }) => blockCount)}::bigint[]
+      ) with ordinality as r (volume_id, timeline_id, epoch, lba, block_count, ordinal)
+      left join lateral (
+        select timeline_id, block_count from volumes
+        where pool_id = ${poolId} and volume_id = r.volume_id and deleted_at is null limit 1
+      ) v on true
+      where coalesce(v.timeline_id, r.timeline_id) is not null
+    ), ${lineageOf(client, poolId)}
+    select ordinal, -1::bigint as lba, volume_blocks, null as data from target
     union all
-    select b.lba, null, found.data
-    from line cross join generate_series(${lba}::bigint, ${lba + blockCount - 1}::bigint) as b (lba)
+    select target.ordinal, b.lba, null, found.data
+    from target join line on line.ordinal = target.ordinal
+    cross join generate_series(target.lba, target.lba + target.block_count - 1) as b (lba)
     cross join lateral (
       select newest.data
       from unnest(line.timeline_ids, line.epochs) with ordinality as l (timeline_id, epoch, depth)
@@ -62,8 +88,8 @@ async function selectBlocks(
               for (c.size_bytes / c.block_count)::integer)
             from cache c
             where c.pool_id = ${poolId} and c.segment_id = m.segment_id
-              and b.lba % ${segmentBlocks}::bigint >= c.first_block
-              and b.lba % ${segmentBlocks}::bigint < c.first_block + c.block_count
+              and c.first_block <= (b.lba % ${segmentBlocks}::bigint)::integer
+              and c.first_block + c.block_count > b.lba % ${segmentBlocks}::bigint
             order by c.sequence desc limit 1
           )
           order by sequence desc limit 1
@@ -77,34 +103,42 @@ async function selectBlocks(
     where found.data is not null`;
 }
 
-function liveTarget(client: Client, { pool, volumeId }: Volume) {
-  return client`
-    select timeline_id, ${EPOCH_LIVE}::bigint as epoch, block_count from volumes
-    where pool_id = ${pool.poolId} and volume_id = ${volumeId} and deleted_at is null`;
-}
-
-function snapshotTarget(client: Client, { timelineId, epoch }: CoveredVolume) {
-  return client`select ${timelineId}::bigint as timeline_id, ${epoch}::bigint as epoch, 0::bigint as block_count`;
-}
-
 // Verbs
 
+/** Reads all of `targets` by one look, and answers them in their order: nothing for a volume that there is not. */
+export async function readTargets(
+  connection: Connection,
+  pool: Pool,
+  targets: readonly ReadTarget[],
+): Promise<(FoundBlocks | undefined)[]> {
+  const found: (FoundBlocks | undefined)[] = targets.map(() => undefined);
+  for (const { ordinal, lba, volume_blocks, data } of await selectBlocks(connection, pool, targets)) {
+    const target = targets[ordinal - 1];
+    if (lba < 0) {
+      const bytes = new Uint8Array(target.blockCount * pool.blockSizeBytes);
+      found[ordinal - 1] = { bytes, ...(volume_blocks === null ? {} : { volumeBlocks: volume_blocks }) };
+    } else {
+      found[ordinal - 1]?.bytes.set(data, (lba - target.lba) * pool.blockSizeBytes);
+    }
+  }
+  return found;
+}
+
 /**
- * The blocks of `range` of a volume as it is now: `blockCount × blockSizeBytes` bytes of the caller's own.
+ * What a read of a live volume found, judged.
  *
  * @throws {StorageError} `lba-out-of-range`; `volume-not-found` when it was deleted.
  */
-export async function readVolume(
-  connection: Connection,
+export function requireFound(
   volume: Volume,
   range: BlockRange,
-): Promise<Uint8Array<ArrayBuffer>> {
-  requireInside(range, Number.MAX_SAFE_INTEGER, "read");
-  const { $client } = connection;
-  const [target, ...rows] = await selectBlocks($client, volume.pool, liveTarget($client, volume), range);
-  if (target === undefined) throw new StorageError("volume-not-found", `Cannot find volume ${volume.name}`);
-  requireInside(range, (target as TargetRow).block_count, "read");
-  return assemble(volume.pool, range, rows as BlockRow[]);
+  found: FoundBlocks | undefined,
+): Uint8Array<ArrayBuffer> {
+  if (found?.volumeBlocks === undefined) {
+    throw new StorageError("volume-not-found", `Cannot find volume ${volume.name}`);
+  }
+  requireInside(range, found.volumeBlocks, "read");
+  return found.bytes;
 }
 
 /**
@@ -125,17 +159,7 @@ export async function readSnapshot(
       `Cannot read ${range.blockCount} blocks at LBA ${range.lba}: the snapshot covers ${covered.blockCount} from LBA ${covered.lba} on`,
     );
   }
-  const { $client } = connection;
-  const [_, ...rows] = await selectBlocks($client, pool, snapshotTarget($client, covered), range);
-  return assemble(pool, range, rows as BlockRow[]);
-}
-
-function assemble(
-  { blockSizeBytes }: Pool,
-  { lba, blockCount }: BlockRange,
-  rows: BlockRow[],
-): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(blockCount * blockSizeBytes);
-  for (const row of rows) bytes.set(row.data, (row.lba - lba) * blockSizeBytes);
-  return bytes;
+  const { timelineId, epoch } = covered;
+  const [found] = await readTargets(connection, pool, [{ ...range, timelineId, epoch }]);
+  return (found as FoundBlocks).bytes;
 }

@@ -75,7 +75,7 @@ export async function findMappedSlots(
   ranges: SlotRange[],
 ): Promise<number[]> {
   const rows = await client<{ slot: number }[]>`
-    with recursive target as (select ${timelineId}::bigint as timeline_id, ${EPOCH_LIVE}::bigint as epoch),
+    with recursive target as (select 1 as ordinal, ${timelineId}::bigint as timeline_id, ${EPOCH_LIVE}::bigint as epoch),
     ${lineageOf(client, poolId)}
     select s.slot from line
     cross join unnest(${ranges.map((range) => range.firstSlot)}::bigint[],

@@ -37,7 +37,8 @@ import {
   type Pool,
   type PoolStatus,
 } from "./pool.ts";
-import { readSnapshot, readVolume } from "./read.ts";
+import { readSnapshot } from "./read.ts";
+import { Reader } from "./reader.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import { findSnapshotPlace, getCovered, getSnapshot, listSnapshots, type Snapshot } from "./snapshot.ts";
 import { encodeSnapshotCommand, executeSnapshotCommand, type SnapshotCommand } from "./snapshot_command.ts";
@@ -110,6 +111,7 @@ export class Storage implements AsyncDisposable {
   readonly #feed: EventFeed;
   readonly #flusher?: Flusher;
   readonly #appenders = new Map<string, Appender>();
+  readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
 
   constructor(options: StorageOptions) {
@@ -298,7 +300,7 @@ export class Storage implements AsyncDisposable {
   ): Promise<Uint8Array<ArrayBuffer>> {
     return await this.#withVolume(reference, pool, (volume) => {
       this.#requireReadable(range, volume.pool);
-      return readVolume(this.database, volume, range);
+      return this.#reader(volume.pool).read(volume, range);
     });
   }
 
@@ -421,6 +423,14 @@ export class Storage implements AsyncDisposable {
   }
 
   // What the process remembers
+
+  #reader(pool: Pool): Reader {
+    const known = this.#readers.get(pool.poolId);
+    if (known !== undefined) return known;
+    const reader = new Reader(this.database, pool, this.#limits);
+    this.#readers.set(pool.poolId, reader);
+    return reader;
+  }
 
   #appender(pool: Pool): Appender {
     const known = this.#appenders.get(pool.poolId);

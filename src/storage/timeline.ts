@@ -22,21 +22,25 @@ export async function createTimeline(tx: Transaction, poolId: string, head: Pool
 }
 
 /**
- * Two common table expressions: `lineage`, and `line` with the lineage of the one row of `target (timeline_id, epoch)`
+ * Two common table expressions: `lineage`, and `line` with the lineage of each row of `target (ordinal, timeline_id, epoch)`
  * as two arrays in order, for `unnest(line.timeline_ids, line.epochs) with ordinality`. PostgreSQL knows that an
  * ordinality is sorted, so a `limit` on it stops the walk at the first timeline that has the block.
  */
 export function lineageOf(client: Client, poolId: string) {
   return client`
-    lineage (depth, timeline_id, epoch) as (
-      select 0, timeline_id, epoch from target
+    lineage (ordinal, depth, timeline_id, epoch) as (
+      select ordinal, 0, timeline_id, epoch from target
       union all
-      select l.depth + 1, t.parent_timeline_id, t.parent_epoch
-      from lineage l join timelines t on t.pool_id = ${poolId} and t.timeline_id = l.timeline_id
-      where t.parent_timeline_id is not null
+      select l.ordinal, l.depth + 1, t.parent_timeline_id, t.parent_epoch
+      from lineage l cross join lateral (
+        select parent_timeline_id, parent_epoch from timelines
+        where pool_id = ${poolId} and timeline_id = l.timeline_id and parent_timeline_id is not null
+        limit 1
+      ) t
     ),
     line as (
-      select array_agg(timeline_id order by depth) as timeline_ids, array_agg(epoch order by depth) as epochs
-      from lineage
+      select ordinal, array_agg(timeline_id order by depth) as timeline_ids,
+        array_agg(epoch order by depth) as epochs
+      from lineage group by ordinal
     )`;
 }
