@@ -58,22 +58,16 @@ export type NewAuditRecord =
 export async function appendAudit(tx: Transaction, actor: Actor, record: NewAuditRecord): Promise<string> {
   const auditId = record.auditId ?? createId();
   const { command } = record;
-  await tx.insert(audit).values({
-    poolId: record.poolId,
-    auditId,
-    at: record.at,
-    clientId: actor.clientId,
-    clientName: actor.clientName,
-    origin: actor.origin,
-    action: record.action,
-    targetId: record.targetId,
-    targetName: record.targetName ?? null,
-    cdb: command?.cdb ?? null,
-    dataOut: command?.dataOut ?? null,
-    scsiStatus: command?.scsiStatus ?? null,
-    phases: command?.phases ?? null,
-    markerSequence: command?.markerSequence ?? null,
-  });
+  await tx.$client`
+    insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, target_name, cdb,
+      data_out, scsi_status, phases, marker_sequence)
+    values (${record.poolId}, ${auditId}, ${record.at.toISOString()}, ${actor.clientId}, ${actor.clientName},
+      ${actor.origin}, ${record.action}, ${record.targetId}, ${record.targetName ?? null}, ${
+    command?.cdb ?? null
+  },
+      ${command?.dataOut ?? null}, ${command?.scsiStatus ?? null},
+      ${command === undefined ? null : JSON.stringify(command.phases)}::text::jsonb,
+      ${command?.markerSequence ?? null})`;
   return auditId;
 }
 

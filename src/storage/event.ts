@@ -60,7 +60,7 @@ export interface EventFilter {
 
 /** Writes `event`. Call it last in a transaction: it takes the pool's event lock. */
 export async function appendEvent(tx: Transaction, poolId: string, event: NewEvent): Promise<void> {
-  await tx.$client`
+  const appended = tx.$client`
     with head as (
       update event_heads set event_id = event_id + 1 where pool_id = ${poolId} returning event_id
     )
@@ -68,7 +68,7 @@ export async function appendEvent(tx: Transaction, poolId: string, event: NewEve
     select ${poolId}, event_id, ${event.type}, ${event.at.toISOString()}, ${event.snapshotId ?? null},
       ${event.deviceId ?? null}, ${event.volumeId ?? null}, ${JSON.stringify(event.body)}::text::jsonb
     from head`;
-  await tx.$client`select pg_notify(${EVENT_CHANNEL}, ${poolId})`;
+  await Promise.all([appended, tx.$client`select pg_notify(${EVENT_CHANNEL}, ${poolId})`]);
 }
 
 /** Up to `eventsMax` events of a pool with an id above `afterEventId`, ascending. */

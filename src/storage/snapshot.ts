@@ -115,6 +115,20 @@ async function selectVolumes(
     order by v.volume_id`;
 }
 
+async function insertSnapshot(
+  tx: Transaction,
+  poolId: string,
+  { snapshotId, name, description, head, at }: Marker,
+  sequence: number,
+  auditId: string,
+): Promise<void> {
+  await tx.$client`
+    insert into snapshots (pool_id, snapshot_id, name, description, status, marker_sequence, bytes_before, audit_id,
+      created_at)
+    values (${poolId}, ${snapshotId}, ${name ?? null}, ${description ?? null}, 'pending', ${sequence},
+      ${head.bytesAppended}, ${auditId}, ${at.toISOString()})`;
+}
+
 async function insertCovered(
   tx: Transaction,
   poolId: string,
@@ -169,10 +183,11 @@ export async function placeMarker(
   const snapshotId = createId();
   try {
     await transact(database, async (tx) => {
-      // 1.
-      const head = await lockPool(tx, pool.poolId);
-      // 2.
-      const rows = await selectVolumes(tx, pool.poolId, request.volumeIds);
+      // 1. and 2. In this order, though sent at once
+      const [head, rows] = await Promise.all([
+        lockPool(tx, pool.poolId),
+        selectVolumes(tx, pool.poolId, request.volumeIds),
+      ]);
       const covered = toCovered(rows, request);
       // 3. to 5.
       await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
@@ -194,7 +209,10 @@ interface Marker extends MarkerRequest {
   readonly at: Date;
 }
 
-/** Steps 3 to 5. Statements on one connection need not wait for each other's answers; only the event comes last. */
+/**
+ * Steps 3 to 5. Statements on one connection are carried out in the order in which they are sent, and need not wait for
+ * each other's answers. The event comes last.
+ */
 async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: Marker): Promise<void> {
   const { poolId } = pool;
   const { snapshotId, head, covered, at } = marker;
@@ -202,23 +220,13 @@ async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: 
   const auditId = createId();
   await Promise.all([
     insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
-    tx.insert(snapshots).values({
-      poolId,
-      snapshotId,
-      name: marker.name ?? null,
-      description: marker.description ?? null,
-      status: "pending",
-      markerSequence: sequence,
-      bytesBefore: head.bytesAppended,
-      auditId,
-      createdAt: at,
-    }),
+    insertSnapshot(tx, poolId, marker, sequence, auditId),
     insertCovered(tx, poolId, snapshotId, covered),
     closeEpochs(tx, poolId, covered),
     advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
     appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
+    appendEvent(tx, poolId, toEvent(marker, sequence)),
   ]);
-  await appendEvent(tx, poolId, toEvent(marker, sequence));
 }
 
 function toAudit(marker: Marker, poolId: string, auditId: string, markerSequence: number) {
