@@ -166,3 +166,21 @@ Deno.test("marker.progress is told between the steps, at most as often as its ti
   const events = await storage.listEvents(poolId, { snapshotId, types: ["marker.progress"] }, 0, 99);
   assertEquals(events.map(({ body }) => body.entriesAhead), [10, 4]);
 });
+
+Deno.test("a flusher that gathers is woken by a marker, and by whoever waits for a flush", async () => {
+  await using test = await createTestStorage({ flusher: true, limits: { flushGatherMs: 3_600_000 } });
+  const { storage } = test;
+  await prepare(test);
+  for (let stamp = 1; stamp <= 3; stamp++) {
+    await storage.append(TESTER, "v", undefined, [write(0, stamp)]);
+    await storage.flushPool("main", AbortSignal.timeout(60_000));
+    await storage.append(TESTER, "v", undefined, [write(1, stamp)]);
+    const { status } = await storage.takeSnapshot(
+      TESTER,
+      { volumes: ["v"], untilSealed: true },
+      AbortSignal.timeout(60_000),
+    );
+    assertEquals(status, "sealed");
+  }
+  assertEquals(await stampsOf(test, 0, 2), [3, 3]);
+});

@@ -75,3 +75,35 @@ Deno.test("readVolume() sees at once what was acknowledged, through another proc
     assertEquals(seen, stamp);
   }
 });
+
+Deno.test("readVolume() serves reads that come together by one look, and each gets its own answer", async () => {
+  await using test = await createTestStorage({ limits: { readGroupMax: 16, readGroupBlocksMax: 8 } });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  await storage.createVolume(TESTER, { name: "w", blockCount: 10 });
+  const { volumeId } = await storage.createVolume(TESTER, { name: "gone", blockCount: 10 });
+  await storage.readVolume(volumeId, undefined, { lba: 0, blockCount: 1 });
+  await storage.append(TESTER, "v", undefined, [{ lba: 0, data: fill(1, 100, BLOCK_BYTES) }]);
+  await storage.append(TESTER, "w", undefined, [{ lba: 3, data: fill(500, 2, BLOCK_BYTES) }]);
+  await storage.deleteVolume(TESTER, volumeId);
+  const reads = Array.from({ length: 200 }, (_, index) => {
+    if (index === 77) return storage.readVolume(volumeId, undefined, { lba: 0, blockCount: 1 });
+    if (index === 88) return storage.readVolume("w", undefined, { lba: 9, blockCount: 2 });
+    if (index === 99) return storage.readVolume("v", undefined, { lba: 0, blockCount: 100 });
+    if (index % 2 === 0) return storage.readVolume("v", undefined, { lba: index / 2, blockCount: 1 });
+    return storage.readVolume("w", undefined, { lba: index % 7, blockCount: 3 });
+  });
+  const answers = await Promise.allSettled(reads);
+  const w = [0, 0, 0, 500, 501, 0, 0, 0, 0, 0];
+  for (const [index, answer] of answers.entries()) {
+    if (index === 77 || index === 88) {
+      const code = index === 77 ? "volume-not-found" : "lba-out-of-range";
+      assertEquals((answer as PromiseRejectedResult).reason.code, code);
+      continue;
+    }
+    const stamps = readStamps((answer as PromiseFulfilledResult<Uint8Array>).value, BLOCK_BYTES);
+    if (index === 99) assertEquals(stamps, Array.from({ length: 100 }, (_, lba) => lba + 1));
+    else if (index % 2 === 0) assertEquals(stamps, [index / 2 + 1]);
+    else assertEquals(stamps, w.slice(index % 7, index % 7 + 3));
+  }
+});
