@@ -19,8 +19,11 @@ import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { StorageError } from "../errors.ts";
 
-/** Connections of one process. A process needs few: one appends a pool, one flushes, the others read. */
-export const CONNECTIONS_MAX = 12;
+/**
+ * Connections of one process. A process needs few: two append to a pool, one flushes, two read, one is for the rest. More are
+ * worse: postgres.js goes round all of them, and with 12 as many servers' caches stay cold (a sixth less in 4 KiB writes).
+ */
+export const CONNECTIONS_MAX = 6;
 /** Longest wait for a connection to be made. */
 const CONNECT_SECONDS_MAX = 10;
 /** Pause before a lost connection is made again, from the first try to the later ones. */

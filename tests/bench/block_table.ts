@@ -13,9 +13,7 @@ const COPY_ROWS_MAX = 2_048;
 /** Makes the table with rows for `[0, blockCount)`, stored as `blocks` stores its data. */
 export async function createBlockTable(database: Database, table: string, blockCount: number): Promise<void> {
   const { $client } = database;
-  await $client.unsafe(
-    `create table ${table} (lba bigint primary key, data bytea) with (toast_tuple_target = 8160)`,
-  );
+  await $client.unsafe(`create table ${table} (lba bigint primary key, data bytea)`);
   await $client.unsafe(`alter table ${table} alter column data set storage external`);
   for (let start = 0; start < blockCount; start += COPY_ROWS_MAX) {
     const count = Math.min(COPY_ROWS_MAX, blockCount - start);

@@ -18,9 +18,11 @@ const VOLUME = "bench";
 /** 1 GiB. */
 const VOLUME_BLOCKS = 262_144;
 const VOLUME_BLOCKS_QUICK = 16_384;
-/** With a warm-up of half a second each. */
+/** With a warm-up of half a second each, and one second more for a server that has just been started. */
 const SECONDS = 2.5;
 const SECONDS_QUICK = 0.5;
+const FRESH_WARMUP_SECONDS = 1.5;
+const FRESH_WARMUP_SECONDS_QUICK = 0.5;
 /** The entries of a small and of a large write: a block, and a segment. */
 const ENTRY_BYTES = { small: 4_096, large: 65_536 } as const;
 /** The least that COPY is measured with. */
@@ -136,7 +138,8 @@ async function runWithoutFlusher(bed: Bed, size: Size): Promise<ClosedLoadResult
   await using server = await bed.startServer(database, ["--no-flusher"]);
   await createMappedVolume(bed, server);
   await bed.settle(database);
-  return await bed.runClosedLoad(toLoad(bed, server, size));
+  const warmupSeconds = bed.scaled(FRESH_WARMUP_SECONDS, FRESH_WARMUP_SECONDS_QUICK);
+  return await bed.runClosedLoad({ ...toLoad(bed, server, size), warmupSeconds });
 }
 
 /** About as many bytes as the contender had answered. */

@@ -21,6 +21,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
   // Blocks written are mostly new rows: with 1 GB, a steady writer would force a checkpoint every few seconds, and
   // each checkpoint makes every page be logged in full once more.
   max_wal_size: "4GB",
+  // The cache is emptied as fast as it is filled. Looked at once a minute, as is the default, its file grew to 1 GB in 50
+  // seconds of writing; looked at this often it stays at 0.3 GB, and writing is a sixth faster.
+  autovacuum_naptime: "5s",
   // Block contents rarely compress, and trying takes the CPU time of the transaction that waits.
   wal_compression: "off",
 };
