@@ -29,6 +29,12 @@ interface Waiting {
   readonly fail: (error: unknown) => void;
 }
 
+/** Where something found the pool's head, under its lock, and where it left it. */
+export interface HeadMove {
+  readonly found: PoolHead;
+  readonly left: PoolHead;
+}
+
 export class Appender {
   readonly #map: OpenMap;
   readonly #waiting: Waiting[] = [];
@@ -38,6 +44,8 @@ export class Appender {
   #head?: PoolHead;
   /** Batches that somebody else was faster than. */
   readonly #overtaken: Waiting[][] = [];
+  /** What moves the head beside the batches; never rejects. */
+  readonly #moves: (() => Promise<void>)[] = [];
   /** The batches that are being committed; never rejects. */
   #underWay?: Promise<void>;
   /** Whether the head stood there when it was last locked: nobody else is at it. */
@@ -77,6 +85,31 @@ export class Appender {
     return promise;
   }
 
+  /**
+   * Runs `move`, which moves the pool's head by a transaction of its own, between two batches, ahead of all that wait. So this
+   * process goes on knowing where the head stands, and neither waits for the other's lock.
+   *
+   * @throws {StorageError} `too-busy` when too many wait already; whatever `move` throws.
+   */
+  runAlone<T extends HeadMove>(move: () => Promise<T>): Promise<T> {
+    if (this.#moves.length >= this.limits.pendingRequestsMax) {
+      throw new StorageError("too-busy", "Cannot take more commands now: too many wait for their turn");
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#moves.push(async () => {
+      try {
+        const moved = await move();
+        this.#undisturbed &&= isSame(moved.found, this.#head);
+        this.#head = moved.left;
+        resolve(moved);
+      } catch (error) {
+        reject(error);
+      }
+    });
+    this.#pumping ??= this.#pump();
+    return promise;
+  }
+
   /** Waits until every request so far is answered. */
   async settled(): Promise<void> {
     await this.#pumping;
@@ -84,12 +117,15 @@ export class Appender {
 
   /** Ends in the same turn in which it finds nothing waiting, so no request can slip in between. */
   async #pump(): Promise<void> {
-    while (this.#waiting.length > 0 || this.#overtaken.length > 0 || this.#underWay !== undefined) {
-      if (this.#waiting.length === 0 || this.#overtaken.length > 0 || !this.#knowsHead()) {
+    while (this.#hasWork()) {
+      const pipelined = this.#waiting.length > 0 && this.#overtaken.length + this.#moves.length === 0;
+      if (!pipelined || !this.#knowsHead()) {
         await this.#underWay;
         this.#underWay = undefined;
       }
-      if (this.#overtaken.length > 0) await this.#appendLocked(this.#overtaken.shift() as Waiting[]);
+      const move = this.#moves.shift();
+      if (move !== undefined) await move();
+      else if (this.#overtaken.length > 0) await this.#appendLocked(this.#overtaken.shift() as Waiting[]);
       else if (this.#waiting.length > 0) {
         const batch = this.#takeBatch();
         if (this.#knowsHead()) await this.#startFromKnownHead(batch);
@@ -97,6 +133,11 @@ export class Appender {
       }
     }
     this.#pumping = undefined;
+  }
+
+  #hasWork(): boolean {
+    const { length } = this.#waiting;
+    return length + this.#overtaken.length + this.#moves.length > 0 || this.#underWay !== undefined;
   }
 
   #knowsHead(): boolean {
@@ -161,8 +202,7 @@ export class Appender {
     try {
       const plan = await transact(this.database, async (tx) => {
         const head = await lockPool(tx, this.pool.poolId);
-        this.#undisturbed = head.sequenceAppended === this.#head?.sequenceAppended &&
-          head.mapVersion === this.#head.mapVersion;
+        this.#undisturbed = isSame(head, this.#head);
         const requests = batch.map(({ request }) => request);
         const plan = await planBatch(() => Promise.resolve(tx), this.pool, this.#map, head, requests);
         await commitPlan(tx, this.pool, plan, this.clock());
@@ -196,6 +236,10 @@ export class Appender {
 
 /** The batch that this one was planned upon has failed. */
 class HeadMovedError extends Error {}
+
+function isSame(found: PoolHead, known: PoolHead | undefined): boolean {
+  return found.sequenceAppended === known?.sequenceAppended && found.mapVersion === known.mapVersion;
+}
 
 function isCacheFull(outcome: AppendOutcome): boolean {
   return outcome instanceof StorageError && outcome.code === "cache-full";

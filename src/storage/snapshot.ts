@@ -168,7 +168,8 @@ type SnapshotRow = Awaited<ReturnType<typeof selectSnapshots>>[number];
 // Verbs
 
 /**
- * Takes a snapshot: puts its marker at the tail of the queue. Answers once that is committed.
+ * Takes a snapshot: puts its marker at the tail of the queue. Answers once that is committed, with where it found the pool's
+ * head and where it left it.
  *
  * @throws {StorageError} `volume-not-found`, `lba-out-of-range`, `name-taken`, `invalid-argument`.
  */
@@ -178,11 +179,11 @@ export async function placeMarker(
   pool: Pool,
   request: MarkerRequest,
   clock: () => Date,
-): Promise<string> {
+): Promise<{ snapshotId: string; found: PoolHead; left: PoolHead }> {
   if (request.name !== undefined) requireName(request.name);
   const snapshotId = createId();
   try {
-    await transact(database, async (tx) => {
+    return await transact(database, async (tx) => {
       // 1. and 2. In this order, though sent at once
       const [head, rows] = await Promise.all([
         lockPool(tx, pool.poolId),
@@ -191,6 +192,9 @@ export async function placeMarker(
       const covered = toCovered(rows, request);
       // 3. to 5.
       await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
+      const { sequenceAppended, mapVersion } = head;
+      const left = { ...head, sequenceAppended: sequenceAppended + 1, mapVersion: mapVersion + 1 };
+      return { snapshotId, found: head, left };
     });
   } catch (error) {
     if (!isUniqueViolation(error, "snapshots_name")) throw error;
@@ -199,7 +203,6 @@ export async function placeMarker(
       `Cannot take snapshot ${request.name}: the pool has one of that name`,
     );
   }
-  return snapshotId;
 }
 
 interface Marker extends MarkerRequest {

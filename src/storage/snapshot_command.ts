@@ -18,7 +18,7 @@ import {
 } from "../scsi/parameter_list.ts";
 import type { Actor } from "./actor.ts";
 import { NAME_PATTERN } from "./identifier.ts";
-import type { Pool } from "./pool.ts";
+import type { Pool, PoolHead } from "./pool.ts";
 import { type MarkerRequest, placeMarker } from "./snapshot.ts";
 
 /** A snapshot request in words. Neither `volumeIds` nor a range means every volume of the pool. */
@@ -40,8 +40,10 @@ export interface SnapshotCommand {
   readonly addressedVolumeId?: string;
 }
 
-/** What was executed: the snapshot, and whether its command asked to be answered at once. */
+/** What was executed: the snapshot, whether its command asked to be answered at once, and how it moved the pool's head. */
 export interface ExecutedSnapshot {
+  readonly found: PoolHead;
+  readonly left: PoolHead;
   readonly snapshotId: string;
   readonly command: SnapshotCdb;
 }
@@ -89,7 +91,7 @@ export async function executeSnapshotCommand(
     ...(dataOut === undefined ? {} : { dataOut }),
     receivedAt,
   };
-  return { snapshotId: await placeMarker(database, actor, pool, request, clock), command };
+  return { ...await placeMarker(database, actor, pool, request, clock), command };
 }
 
 function toParameterList({ name, description }: SnapshotRequest, volumeIds: string[]): SnapshotParameterList {

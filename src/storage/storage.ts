@@ -359,12 +359,8 @@ export class Storage implements AsyncDisposable {
   }
 
   async #execute(actor: Actor, pool: Pool, command: SnapshotCommand, signal: AbortSignal): Promise<Snapshot> {
-    const { snapshotId, command: { immed } } = await executeSnapshotCommand(
-      this.database,
-      actor,
-      pool,
-      command,
-      this.#clock,
+    const { snapshotId, command: { immed } } = await this.#appender(pool).runAlone(() =>
+      executeSnapshotCommand(this.database, actor, pool, command, this.#clock)
     );
     this.#flusher?.wake();
     if (immed) return await getSnapshot(this.database, snapshotId, pool.poolId);
