@@ -68,6 +68,10 @@ function isDatabase(connection: Database | Transaction): connection is Database 
  * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's rejection is
  * taken over for the time of the copy. The stream is finished when PostgreSQL says that the COPY is complete, which it says of
  * the last statement of a message after the commit.
+ *
+ * Whenever a stream ends, postgres.js sends a CopyFail. That of a connection that was lost comes late, on the connection that took its
+ * place, and would break off the COPY that is under way there. So none is sent: all rows are given at once, and there is
+ * nothing to break off.
  */
 class Copy {
   /** Whether the last byte is on its way: from then on it may have taken effect. */
@@ -89,6 +93,7 @@ class Copy {
       ),
     );
     const sink = await copying.writable();
+    sink._destroy = (error, callback) => callback(error);
     onStarted?.();
     await new Promise<void>((resolve, reject) => {
       Object.assign(copying, { reject });

@@ -115,24 +115,30 @@ export class Appender {
     await this.#pumping;
   }
 
-  /** Ends in the same turn in which it finds nothing waiting, so no request can slip in between. */
+  /**
+   * Batches and moves take turns, so that no number of snapshots holds up a write longer than one of them. Ends in the same
+   * turn in which it finds nothing to do, so no request can slip in between.
+   */
   async #pump(): Promise<void> {
+    let isMovesTurn: boolean = true;
     while (this.#hasWork()) {
-      const pipelined = this.#waiting.length > 0 && this.#overtaken.length + this.#moves.length === 0;
-      if (!pipelined || !this.#knowsHead()) {
+      const isMove: boolean = this.#moves.length > 0 && (isMovesTurn || this.#waiting.length === 0);
+      const isPipelined = this.#waiting.length > 0 && this.#overtaken.length === 0 && !isMove;
+      if (!isPipelined || !this.#knowsHead()) {
         await this.#underWay;
         this.#underWay = undefined;
       }
-      const move = this.#moves.shift();
-      if (move !== undefined) await move();
-      else if (this.#overtaken.length > 0) await this.#appendLocked(this.#overtaken.shift() as Waiting[]);
-      else if (this.#waiting.length > 0) {
-        const batch = this.#takeBatch();
-        if (this.#knowsHead()) await this.#startFromKnownHead(batch);
-        else await this.#appendLocked(batch);
-      }
+      if (this.#overtaken.length > 0) await this.#appendLocked(this.#overtaken.shift() as Waiting[]);
+      else if (isMove) await this.#moves.shift()?.();
+      else if (this.#waiting.length > 0) await this.#appendNext(this.#takeBatch());
+      isMovesTurn = !isMove;
     }
     this.#pumping = undefined;
+  }
+
+  async #appendNext(batch: Waiting[]): Promise<void> {
+    if (this.#knowsHead()) await this.#startFromKnownHead(batch);
+    else await this.#appendLocked(batch);
   }
 
   #hasWork(): boolean {

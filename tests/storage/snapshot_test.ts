@@ -268,3 +268,18 @@ for (const seed of [1, 2, 3]) {
     assertEquals(statuses, cuts.map(() => "sealed"));
   });
 }
+
+Deno.test("takeSnapshot() and writes take turns: many snapshots at once hold up no write", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  const take = () =>
+    storage.takeSnapshot(TESTER, { pool: "main", untilSealed: false }, AbortSignal.timeout(60_000));
+  const snapshots = Array.from({ length: 60 }, take);
+  await Promise.race(snapshots);
+  const { sequence } = await storage.append(TESTER, "v", undefined, [write(0, 2)]);
+  const sequences = (await Promise.all(snapshots)).map((snapshot) => snapshot.sequence);
+  assertEquals(sequences.filter((one) => one < sequence).length < 20, true, `${sequence}`);
+  assertEquals(new Set([...sequences, sequence]).size, 61);
+});
