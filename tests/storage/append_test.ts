@@ -303,3 +303,14 @@ Deno.test("append() judges a request by what is, where another process moved the
   const mapped = await storage.listVolumeSegments("v", undefined, { itemsMax: 100 });
   assertEquals(new Set(mapped.items.map(({ segmentId }) => segmentId)).size, mapped.items.length);
 });
+
+Deno.test("append() refuses a volume that another process deleted while this one knew where the head stands", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  const other = await test.openAnother();
+  await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
+  for (const stamp of [1, 2, 3]) await storage.append(TESTER, "v", undefined, [write(0, stamp)]);
+  await other.deleteVolume(TESTER, "v");
+  await rejectsWith("volume-not-found", storage.append(TESTER, "v", undefined, [write(0, 4)]));
+  assertEquals((await storage.getPool("main")).sequenceAppended, 3);
+});
