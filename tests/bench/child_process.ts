@@ -12,7 +12,7 @@ const PERMISSIONS = [
   "--allow-read",
   "--allow-write",
   "--allow-run",
-  "--allow-sys=uid",
+  "--allow-sys=uid,systemMemoryInfo",
 ];
 /** Longest wait for a process to come up; the `select` peer fills its table first. */
 const START_MS_MAX = 60_000;

@@ -20,6 +20,10 @@ const DEVICE_BYTES = 256 * GIB;
 /** Gigabytes may have to be written out, which no statement of Snapmark's does. */
 const CHECKPOINT_LIMIT = "120s";
 
+/** 2 GiB of log, in the files that PostgreSQL keeps it in. */
+const LOG_FILES = 128;
+const LOG_FILE_BYTES = 16 * 2 ** 20;
+
 export interface BedOptions {
   readonly quick: boolean;
   readonly repetitions: number;
@@ -45,6 +49,7 @@ export async function openPostgresBed(
   const { url } = undo.use(await startEmbeddedPostgres({ dataDir: directory, onProgress, signal }));
   const admin = undo.adopt(openDatabase(url, { connectionsMax: 1 }), (database) => closeDatabase(database));
   await prepareTemplate(admin, url);
+  if (!quick) await fillLog(admin);
   const [{ server_version: postgres }] = await admin.$client`show server_version`;
   const generators = new LoadGenerators(directory, await findWrk());
   let databases = 0;
@@ -77,17 +82,30 @@ export async function openPostgresBed(
         await startProcess("tests/bench/peer_server.ts", args, /serves at (\S+)/, { PATH: "/" }),
       );
     },
-    settle: async ({ database }) => {
-      await database.$client.begin(async (tx) => {
-        await tx`select set_config('statement_timeout', ${CHECKPOINT_LIMIT}, true)`;
-        await tx`checkpoint`;
-      });
-    },
+    settle: ({ database }) => checkpoint(database),
     runClosedLoad: (load) => generators.runClosed(load),
     startOpenLoad: (load) => generators.startOpen(load),
     listGenerators: () => generators.list(),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
+}
+
+/**
+ * Brings the write-ahead log to the size that it has in a server that has run for a while, whose files are renamed rather than
+ * made: whoever came first would pay for those after it.
+ */
+async function fillLog(admin: Database): Promise<void> {
+  for (let file = 0; file < LOG_FILES; file++) {
+    await admin.$client`select pg_logical_emit_message(false, 'bench', repeat('x', ${LOG_FILE_BYTES}))`;
+  }
+  await checkpoint(admin);
+}
+
+async function checkpoint({ $client }: Database): Promise<void> {
+  await $client.begin(async (tx) => {
+    await tx`select set_config('statement_timeout', ${CHECKPOINT_LIMIT}, true)`;
+    await tx`checkpoint`;
+  });
 }
 
 async function prepareTemplate({ $client }: Database, url: string): Promise<void> {

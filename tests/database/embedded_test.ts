@@ -11,7 +11,8 @@ import {
 } from "../../src/database/embedded/embedded_postgres.ts";
 import { findHome, openHome } from "../../src/database/embedded/home.ts";
 import { parsePostmaster } from "../../src/database/embedded/postmaster.ts";
-import { toServerOptions } from "../../src/database/embedded/settings.ts";
+import { readMemoryBytes } from "../../src/database/embedded/memory.ts";
+import { toServerOptions, toSharedBuffersMib } from "../../src/database/embedded/settings.ts";
 
 /** Bounds every wait below: far above the 3 seconds the slowest step takes. */
 const WAIT_LIMIT_MS = 20_000;
@@ -427,7 +428,33 @@ Deno.test("parsePostmaster() takes nothing from a file that is empty, or of a si
 });
 
 Deno.test("toServerOptions() quotes a directory for a shell and for a list", () => {
-  const options = toServerOptions("/it's, here");
+  const options = toServerOptions("/it's, here", 2 ** 30);
   assert(options.endsWith(`-c 'unix_socket_directories="/it'\\''s, here"'`), options);
   assert(options.includes("-c 'listen_addresses='"), options);
+});
+
+Deno.test("toSharedBuffersMib() is an eighth of the memory, within bounds", () => {
+  const GIB = 2 ** 30;
+  assertEquals([0.5, 1, 8, 24, 512].map((gib) => toSharedBuffersMib(gib * GIB)), [
+    128,
+    128,
+    1024,
+    3072,
+    4096,
+  ]);
+});
+
+Deno.test("readMemoryBytes() is what a container may use, or else the machine's", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const write = async (name: string, text: string) => {
+      await Deno.writeTextFile(`${directory}/${name}`, text);
+      return `${directory}/${name}`;
+    };
+    assertEquals(await readMemoryBytes([await write("limited", "1048576\n")]), 1_048_576);
+    const { total } = Deno.systemMemoryInfo();
+    assertEquals(await readMemoryBytes([await write("free", "max\n"), `${directory}/missing`]), total);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
 });

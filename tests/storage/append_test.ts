@@ -1,5 +1,7 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { type Database, transact } from "../../src/database/client.ts";
 import { StorageError } from "../../src/errors.ts";
+import { formatAdvance, isHeadMoved, lockPool } from "../../src/storage/pool.ts";
 import { fill, readStamps } from "../support/history.ts";
 import {
   BLOCK_BYTES,
@@ -314,3 +316,33 @@ Deno.test("append() refuses a volume that another process deleted while this one
   await rejectsWith("volume-not-found", storage.append(TESTER, "v", undefined, [write(0, 4)]));
   assertEquals((await storage.getPool("main")).sequenceAppended, 3);
 });
+
+Deno.test("an append from a known head waits for the one before it, and then finds the head where that left it", async () => {
+  await using test = await createTestStorage();
+  const { database } = test.test;
+  const { poolId } = await test.storage.getPool("main");
+  const head = await transact(database, (tx) => lockPool(tx, poolId));
+  const advance = (sequenceAppended: number) =>
+    formatAdvance(poolId, { ...head, sequenceAppended }, { sequences: 10, bytes: 0 });
+  const second = Promise.withResolvers<void>();
+  second.promise.catch(() => {});
+  await transact(database, async ({ $client }) => {
+    const [{ pid }] = await $client`select pg_backend_pid() as pid`;
+    await $client.unsafe(advance(0));
+    database.$client.unsafe(advance(10)).then(() => second.resolve(), second.reject);
+    await untilBlockedBy(database, pid);
+  });
+  await second.promise;
+  assertEquals((await test.storage.getPool("main")).sequenceAppended, 20);
+  const error = await assertRejects(async () => await database.$client.unsafe(advance(10)));
+  assert(isHeadMoved(error));
+});
+
+async function untilBlockedBy({ $client }: Database, pid: number): Promise<void> {
+  for (let looks = 0; looks < 10_000; looks++) {
+    const [{ blocked }] = await $client`
+      select exists (select from pg_locks where not granted and ${pid} = any(pg_blocking_pids(pid))) as blocked`;
+    if (blocked) return;
+  }
+  throw new Error("Nothing waited for the transaction");
+}

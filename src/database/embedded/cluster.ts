@@ -28,6 +28,7 @@ import {
 } from "./postmaster.ts";
 import { type ProgramOutcome, runProgram } from "./program.ts";
 import { type Runtime, syncPath } from "./runtime.ts";
+import { readMemoryBytes } from "./memory.ts";
 import { SOCKET_PORT, toServerOptions } from "./settings.ts";
 
 /** initdb writes 40 MB and takes 1 to 2 seconds on a desktop. */
@@ -158,7 +159,8 @@ export async function startServer(
     const remainsUntil = Date.now() + REMAINS_LIMIT_MS;
     while (true) {
       const logStart = (await Deno.stat(home.log)).size;
-      const options = [`--log=${home.log}`, `--options=${toServerOptions(socketDirectory)}`];
+      const settings = toServerOptions(socketDirectory, await readMemoryBytes());
+      const options = [`--log=${home.log}`, `--options=${settings}`];
       const outcome = await controlServer(home, runtime, "start", START_LIMIT_SECONDS, options, signal);
       if (outcome.success) return toConnection(socketDirectory, SOCKET_PORT);
 
