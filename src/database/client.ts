@@ -18,12 +18,17 @@
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { StorageError } from "../errors.ts";
+import { isConnectionError } from "./connection_error.ts";
+import { SingleConnections } from "./single_connections.ts";
+import { withWholeResults } from "./whole_results.ts";
 
 /**
  * Connections of one process. A process needs few: two append to a pool, one flushes, two read, one is for the rest. More are
  * worse: postgres.js goes round all of them, and with 12 as many servers' caches stay cold (a sixth less in 4 KiB writes).
  */
 export const CONNECTIONS_MAX = 6;
+/** Further ones, which are only made when batches are appended: two under way in each of two pools. */
+const SINGLE_CONNECTIONS_MAX = 4;
 /** Longest wait for a connection to be made. */
 const CONNECT_SECONDS_MAX = 10;
 /** Pause before a lost connection is made again, from the first try to the later ones. */
@@ -36,8 +41,8 @@ const IDLE_IN_TRANSACTION_MS_MAX = 10_000;
 
 /** What a postgres.js client and one of its transactions have in common: tagged templates. */
 export type Client = postgres.ISql<Record<never, never>>;
-/** The database: drizzle, with postgres.js in `$client`. */
-export type Database = PostgresJsDatabase & { $client: postgres.Sql };
+/** The database: drizzle, with postgres.js in `$client`, and the connections that are lent whole. */
+export type Database = PostgresJsDatabase & { $client: postgres.Sql; singleConnections: SingleConnections };
 /** A transaction: what a writing function takes first. */
 export type Transaction = PostgresJsDatabase & { $client: postgres.TransactionSql };
 /** Either: what a reading function takes first. */
@@ -60,21 +65,27 @@ function forgive(event: PromiseRejectionEvent): void {
 export function openDatabase(url: string, options: { connectionsMax?: number } = {}): Database {
   forgiveLostConnections();
   const { address, socketDirectory } = parseDatabaseUrl(url);
-  const client = postgres(address, {
+  const shared = {
     ...(socketDirectory === undefined ? {} : { host: socketDirectory }),
-    max: options.connectionsMax ?? CONNECTIONS_MAX,
     connect_timeout: CONNECT_SECONDS_MAX,
     backoff: (retries: number) => Math.min(RECONNECT_SECONDS_MIN * 2 ** retries, RECONNECT_SECONDS_MAX),
     onnotice: () => {},
     types: { bytea: BYTEA, count: COUNT },
     connection: SESSION as unknown as Partial<postgres.ConnectionParameters>,
-  });
-  return drizzle(client) as Database;
+  };
+  const client = withWholeResults(
+    postgres(address, { ...shared, max: options.connectionsMax ?? CONNECTIONS_MAX }) as postgres.Sql,
+  );
+  const singleConnections = new SingleConnections(
+    () => postgres(address, { ...shared, max: 1, fetch_types: false }) as postgres.Sql,
+    SINGLE_CONNECTIONS_MAX,
+  );
+  return Object.assign(drizzle(client), { singleConnections }) as Database;
 }
 
-/** Ends every connection of the pool; statements in flight get `seconds` to finish. */
-export function closeDatabase(database: Database, seconds = 5): Promise<void> {
-  return database.$client.end({ timeout: seconds });
+/** Ends every connection; statements in flight get `seconds` to finish. */
+export async function closeDatabase(database: Database, seconds = 5): Promise<void> {
+  await Promise.all([database.$client.end({ timeout: seconds }), database.singleConnections.end(seconds)]);
 }
 
 /**
@@ -115,59 +126,6 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
     ended = true;
   }
 }
-
-/**
- * Lends one connection to `body`, outside of a transaction. One that was lost meanwhile is not given back: postgres.js has it
- * with the closed ones already, and would take it for an open one.
- */
-export async function withConnection<T>(
-  database: Database,
-  body: (client: Client) => Promise<T>,
-): Promise<T> {
-  const client = await database.$client.reserve();
-  let lost = false;
-  try {
-    return await body(client);
-  } catch (error) {
-    lost = isConnectionError(error) || isConnectionError((error as Error).cause);
-    throw error;
-  } finally {
-    if (!lost) client.release();
-  }
-}
-
-/** Tells whether `error` says that the database could not be reached, or ended the connection. */
-export function isConnectionError(error: unknown): boolean {
-  const { code } = errorFields(error);
-  return code !== undefined && (CONNECTION_CODES.has(code) || /^(08|25P03|57P|53300)/.test(code));
-}
-
-/** Tells whether `error` says that PostgreSQL ended a statement or a wait for being too long. */
-export function isOverdue(error: unknown): boolean {
-  const { code } = errorFields(error);
-  return code === "57014" || code === "55P03";
-}
-
-/** Tells whether `error` is PostgreSQL's unique violation on the index or constraint of that name. */
-export function isUniqueViolation(error: unknown, index: string): boolean {
-  const { code, constraint_name } = errorFields(error);
-  return code === "23505" && constraint_name === index;
-}
-
-const CONNECTION_CODES = new Set([
-  "CONNECT_TIMEOUT",
-  "CONNECTION_CLOSED",
-  "CONNECTION_DESTROYED",
-  "CONNECTION_ENDED",
-  "ECONNABORTED",
-  "ECONNREFUSED",
-  "ECONNRESET",
-  "EHOSTUNREACH",
-  "ENOENT",
-  "ENOTFOUND",
-  "EPIPE",
-  "ETIMEDOUT",
-]);
 
 const SESSION = {
   application_name: "snapmark",
@@ -214,8 +172,9 @@ function asTransaction(
   const requireOpen = () => {
     if (ended()) throw Object.assign(new Error("The transaction has ended"), { code: "CONNECTION_CLOSED" });
   };
-  const { unsafe } = client;
-  const carrier = Object.assign(client, {
+  const answering = withWholeResults(client);
+  const { unsafe } = answering;
+  const carrier = Object.assign(answering, {
     options: database.$client.options,
     unsafe: (...args: Parameters<typeof unsafe>) => (requireOpen(), unsafe(...args)),
   });
@@ -227,12 +186,6 @@ function asTransaction(
     ) => (requireOpen(), Reflect.apply(target as unknown as () => unknown, self, args)),
   });
   return drizzle(guarded as unknown as postgres.Sql) as unknown as Transaction;
-}
-
-/** drizzle wraps PostgreSQL's error as the cause of its own. */
-function errorFields(error: unknown): { code?: string; constraint_name?: string } {
-  const outer = error as { code?: string; constraint_name?: string; cause?: unknown };
-  return outer?.code === undefined && outer?.cause ? errorFields(outer.cause) : outer ?? {};
 }
 
 /** Takes apart what postgres.js does not know: a socket directory as percent-encoded host or as `host=` parameter. */

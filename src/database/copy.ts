@@ -7,7 +7,8 @@
  */
 
 import { StorageError } from "../errors.ts";
-import { type Client, type Database, isConnectionError, type Transaction, withConnection } from "./client.ts";
+import type { Client, Database, Transaction } from "./client.ts";
+import { isConnectionError } from "./connection_error.ts";
 
 /** How a column's values are written; the names are PostgreSQL's. */
 export type CopyType = "bytea" | "int2" | "int4" | "int8" | "text" | "timestamptz" | "uuid";
@@ -42,7 +43,7 @@ export async function copyRowsAfter(
   if (!isDatabase(connection)) {
     return await new Copy(connection.$client, statements, target, rows).run(onStarted);
   }
-  await withConnection(connection, async (client) => {
+  await connection.singleConnections.use(async (client) => {
     const copy = new Copy(client, statements, target, rows);
     try {
       await copy.run(onStarted);
@@ -58,7 +59,7 @@ export async function copyRowsAfter(
 }
 
 function isDatabase(connection: Database | Transaction): connection is Database {
-  return "reserve" in connection.$client;
+  return "singleConnections" in connection;
 }
 
 /**

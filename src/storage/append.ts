@@ -27,7 +27,7 @@ import { StorageError } from "../errors.ts";
 import { requireInside, toBlockCount } from "./block.ts";
 import { copyEntries, type NewEntry } from "./cache.ts";
 import { findFreeSegments, formatTaking, type FreeSegment } from "./free_list.ts";
-import type { OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
+import type { Learnt, OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
 import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
 import { findMappedSlots, findSegments, formatMapping, type SlotRange } from "./segment_map.ts";
 import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
@@ -65,9 +65,8 @@ export type AppendOutcome = { readonly sequence: number } | StorageError;
 export interface AppendPlan {
   /** The answers, in the order of the requests; they hold once the plan is committed. */
   readonly outcomes: AppendOutcome[];
-  /** What was learnt of the map, to be remembered once the plan is committed. */
-  readonly volumes: OpenVolume[];
-  readonly slots: OpenSlot[];
+  /** What is to be remembered of the map, once the plan is to be committed. */
+  readonly learnt: Learnt;
   readonly entries: NewEntry[];
   /** What makes room for the entries. */
   readonly statements: string[];
@@ -85,15 +84,18 @@ interface OpenVolumeRow {
   block_count: number;
   timeline_id: number;
   open_epoch: number;
+  is_whole: boolean;
 }
 
+/** A timeline that maps nothing at all is whole; whether an open epoch is empty would be a walk over all of its slots. */
 async function selectOpenVolumes(
   { $client }: Connection,
   poolId: string,
   volumeIds: string[],
 ): Promise<OpenVolume[]> {
   const rows = await $client<OpenVolumeRow[]>`
-    select v.volume_id, v.block_count, v.timeline_id, t.open_epoch
+    select v.volume_id, v.block_count, v.timeline_id, t.open_epoch,
+      not exists (select from segment_map m where m.pool_id = v.pool_id and m.timeline_id = v.timeline_id) as is_whole
     from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
     where v.pool_id = ${poolId} and v.volume_id = any(${volumeIds}::uuid[]) and v.deleted_at is null`;
   return rows.map((row) => ({
@@ -102,6 +104,7 @@ async function selectOpenVolumes(
     timelineId: row.timeline_id,
     epoch: row.open_epoch,
     segments: new Map(),
+    isWhole: row.is_whole,
   }));
 }
 
@@ -128,7 +131,7 @@ export async function planBatch(
   // 4. and 5.
   const segments = new BatchSegments();
   await segments.lookUp(connect, pool.poolId, judged);
-  const outcomes = await allocate(connect, pool.poolId, segments, judged);
+  const { outcomes, free } = await allocate(connect, pool.poolId, map.free, segments, judged);
   // 6.
   const entries = toEntries(head, segments, requests, outcomes);
   const by = {
@@ -139,8 +142,7 @@ export async function planBatch(
     outcomes: outcomes.map((outcome) =>
       outcome instanceof StorageError ? outcome : { sequence: outcome.sequence }
     ),
-    volumes: learnt,
-    slots: segments.found,
+    learnt: { volumes: learnt, slots: segments.found, free },
     entries,
     statements: [formatAdvance(pool.poolId, head, by), ...formatAllocation(pool.poolId, segments.taken)],
     head: {
@@ -351,6 +353,7 @@ class BatchSegments {
     const wanted = new Map<string, { volume: OpenVolume; slot: number }>();
     for (const plan of judged) {
       if (plan instanceof StorageError) continue;
+      if (plan.volume.isWhole) continue;
       for (const slot of this.missing(plan)) {
         wanted.set(`${plan.volume.volumeId} ${slot}`, { volume: plan.volume, slot });
       }
@@ -377,21 +380,30 @@ class BatchSegments {
   }
 }
 
-/** Gives each request, in order, the segments it lacks, or refuses it whole when there are not enough. */
+/** Free segments are found ahead, this many at least, so that most batches need not ask for theirs. */
+const FREE_AHEAD = 512;
+
+/**
+ * Gives each request, in order, the segments it lacks, or refuses it whole when there are not enough. Answers also which are
+ * known to be free after that.
+ */
 async function allocate(
   connect: Connect,
   poolId: string,
+  known: FreeSegment[],
   segments: BatchSegments,
   judged: (Planned | StorageError)[],
-): Promise<(Planned | StorageError)[]> {
+): Promise<{ outcomes: (Planned | StorageError)[]; free: FreeSegment[] }> {
   const wanted = judged.reduce(
     (sum, plan) => sum + (plan instanceof StorageError ? 0 : segments.missing(plan).length),
     0,
   );
-  if (wanted === 0) return judged;
-  const free = await findFreeSegments(await connect(), poolId, wanted);
+  if (wanted === 0) return { outcomes: judged, free: known };
+  const free = known.length >= wanted
+    ? known
+    : await findFreeSegments(await connect(), poolId, Math.max(wanted, FREE_AHEAD));
   let used = 0;
-  return judged.map((plan) => {
+  const outcomes = judged.map((plan) => {
     if (plan instanceof StorageError) return plan;
     const missing = segments.missing(plan);
     if (missing.length > free.length - used) {
@@ -405,6 +417,7 @@ async function allocate(
     for (const slot of missing) segments.take(plan.volume, slot, free[used++]);
     return plan;
   });
+  return { outcomes, free: free.slice(used) };
 }
 
 /** Numbers the runs of the accepted requests, and tells each request its last number. */

@@ -19,6 +19,7 @@
 import { type Database, transact } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { type AppendOutcome, type AppendPlan, type AppendRequest, commitPlan, planBatch } from "./append.ts";
+import type { HeadMove } from "./head_move.ts";
 import type { StorageLimits } from "./limits.ts";
 import { OpenMap } from "./open_map.ts";
 import { isHeadMoved, lockPool, type Pool, type PoolHead } from "./pool.ts";
@@ -27,12 +28,6 @@ interface Waiting {
   readonly request: AppendRequest;
   readonly settle: (outcome: AppendOutcome) => void;
   readonly fail: (error: unknown) => void;
-}
-
-/** Where something found the pool's head, under its lock, and where it left it. */
-export interface HeadMove {
-  readonly found: PoolHead;
-  readonly left: PoolHead;
 }
 
 export class Appender {
@@ -99,7 +94,11 @@ export class Appender {
     this.#moves.push(async () => {
       try {
         const moved = await move();
-        this.#undisturbed &&= isSame(moved.found, this.#head);
+        if (!isSame(moved.found, this.#head)) {
+          this.#undisturbed = false;
+          this.#map.distrust();
+        }
+        this.#map.openEpochs(moved.found.mapVersion, moved.left.mapVersion, moved.opened);
         this.#head = moved.left;
         resolve(moved);
       } catch (error) {
@@ -169,6 +168,7 @@ export class Appender {
     const plan = await this.#planFromKnownHead(batch);
     if (plan === undefined) return;
     this.#head = plan.head;
+    this.#map.remember(plan.learnt);
     const held = Promise.withResolvers<void>();
     const committed = this.#commitFromKnownHead(batch, plan, held.resolve);
     const before = this.#underWay;
@@ -209,12 +209,15 @@ export class Appender {
       const plan = await transact(this.database, async (tx) => {
         const head = await lockPool(tx, this.pool.poolId);
         this.#undisturbed = isSame(head, this.#head);
+        if (!this.#undisturbed) this.#map.distrust();
+
         const requests = batch.map(({ request }) => request);
         const plan = await planBatch(() => Promise.resolve(tx), this.pool, this.#map, head, requests);
         await commitPlan(tx, this.pool, plan, this.clock());
         return plan;
       });
       this.#head = plan.head;
+      this.#map.remember(plan.learnt);
       this.#settle(batch, plan);
     } catch (error) {
       this.#fail(batch, error);
@@ -222,20 +225,19 @@ export class Appender {
   }
 
   #settle(batch: Waiting[], plan: AppendPlan): void {
-    this.#map.remember(plan.volumes, plan.slots);
     for (const [index, { settle }] of batch.entries()) settle(plan.outcomes[index]);
     this.onAppended();
   }
 
   /** Refuses a batch, or puts one aside whose head was not where it should have been: it changed nothing. */
   #fail(batch: Waiting[], error: unknown): void {
+    this.#map.forget();
     if (isHeadMoved(error) || error instanceof HeadMovedError) {
       this.#undisturbed = false;
       this.#overtaken.push(batch);
       return;
     }
     this.#head = undefined;
-    this.#map.forget();
     for (const { fail } of batch) fail(error);
   }
 }

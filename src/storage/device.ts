@@ -7,13 +7,8 @@
  */
 
 import { and, asc, eq, gt } from "drizzle-orm";
-import {
-  type Connection,
-  type Database,
-  isUniqueViolation,
-  transact,
-  type Transaction,
-} from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
+import { isUniqueViolation } from "../database/connection_error.ts";
 import { devices } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";

@@ -2,7 +2,7 @@
  * What a fault of the database means to a client.
  */
 
-import { isConnectionError, isOverdue } from "../database/client.ts";
+import { isConnectionError, isOverdue } from "../database/connection_error.ts";
 import { StorageError } from "../errors.ts";
 
 /** The {@linkcode StorageError} that `error` comes down to; none for a fault of the program itself. */

@@ -1,15 +1,21 @@
 /**
- * The open map: what one process remembers of a pool's volumes and of the segments of their open epochs, so that most
- * appends need not ask.
+ * The open map: what one process remembers of a pool's volumes, of the segments of their open epochs, and of the free list, so
+ * that most appends need not ask.
  *
  * Invariant, *one lock* (8): what is remembered is right as long as the pool's map version is the one it was learnt at.
  * Allocation only adds rows, so it leaves the version alone: what another process mapped is missing here and is looked
- * up. Everything else raises the version, and {@linkcode OpenMap.syncTo}, called under the lock, forgets all.
+ * up. Everything else raises the version, and {@linkcode OpenMap.syncTo}, called where the head is known, forgets all.
  *
- * Nothing is remembered before it is committed. Bounded: full, it forgets all and learns again.
+ * As long as nobody else has appended, more is known: that what is not remembered of a *whole* volume is not mapped, and which
+ * segments are free. Who finds the head moved by another calls {@linkcode OpenMap.distrust}.
+ *
+ * A batch is remembered when it is planned, so that the next can be planned upon it; {@linkcode OpenMap.forget} it
+ * when it fails, and with it all. Bounded: full, it forgets all and learns again.
  */
 
+import type { FreeSegment } from "./free_list.ts";
 import type { SegmentRef } from "./segment.ts";
+import type { OpenedEpoch } from "./timeline.ts";
 
 /** A volume as appends need it. */
 export interface OpenVolume {
@@ -17,8 +23,9 @@ export interface OpenVolume {
   readonly blockCount: number;
   readonly timelineId: number;
   readonly epoch: number;
-  /** The open epoch's segments, by slot; not all of them. */
+  /** The open epoch's segments, by slot; not all of them unless the volume is whole. */
   readonly segments: Map<number, SegmentRef>;
+  isWhole: boolean;
 }
 
 /** A slot of a volume's open epoch, and the segment it is mapped to. */
@@ -28,12 +35,26 @@ export interface OpenSlot {
   readonly segment: SegmentRef;
 }
 
+/** What a plan has learnt and decided. */
+export interface Learnt {
+  readonly volumes: OpenVolume[];
+  readonly slots: OpenSlot[];
+  /** What is left of the free list's start, in its order. */
+  readonly free: FreeSegment[];
+}
+
 export class OpenMap {
   #mapVersion = -1;
   #slotCount = 0;
   readonly #volumes = new Map<string, OpenVolume>();
+  #free: FreeSegment[] = [];
 
   constructor(private readonly slotsMax: number) {}
+
+  /** Free segments, in the order in which they go out; there may be more. */
+  get free(): FreeSegment[] {
+    return this.#free;
+  }
 
   /** Forgets everything that was learnt at another map version than this one. */
   syncTo(mapVersion: number): void {
@@ -44,19 +65,42 @@ export class OpenMap {
 
   forget(): void {
     this.#volumes.clear();
+    this.#free = [];
     this.#slotCount = 0;
     this.#mapVersion = -1;
+  }
+
+  /** Another process has appended: it may have mapped what is not remembered, and taken what was free. */
+  distrust(): void {
+    for (const volume of this.#volumes.values()) volume.isWhole = false;
+    this.#free = [];
   }
 
   getVolume(volumeId: string): OpenVolume | undefined {
     return this.#volumes.get(volumeId);
   }
 
-  /** Remembers what a committed transaction has read or mapped. */
-  remember(volumes: Iterable<OpenVolume>, slots: OpenSlot[]): void {
+  /** Remembers what a plan has read, and what it will have mapped and taken. */
+  remember({ volumes, slots, free }: Learnt): void {
     if (this.#slotCount + slots.length > this.slotsMax) return this.forget();
     for (const volume of volumes) this.#volumes.set(volume.volumeId, volume);
     for (const { volume, slot, segment } of slots) volume.segments.set(slot, segment);
     this.#slotCount += slots.length;
+    this.#free = free;
+  }
+
+  /**
+   * Goes on behind a snapshot by this process, which found the map at one version and left it at another: the epochs that it
+   * has opened are empty. Whatever was learnt at a third version is forgotten at the next look.
+   */
+  openEpochs(found: number, left: number, opened: OpenedEpoch[]): void {
+    if (found !== this.#mapVersion) return;
+    this.#mapVersion = left;
+    for (const { volumeId, epoch } of opened) {
+      const volume = this.#volumes.get(volumeId);
+      if (volume === undefined) continue;
+      this.#slotCount -= volume.segments.size;
+      this.#volumes.set(volumeId, { ...volume, epoch, segments: new Map(), isWhole: true });
+    }
   }
 }

@@ -13,13 +13,8 @@
  */
 
 import { and, asc, eq, gt, sql } from "drizzle-orm";
-import {
-  type Connection,
-  type Database,
-  isUniqueViolation,
-  transact,
-  type Transaction,
-} from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
+import { isUniqueViolation } from "../database/connection_error.ts";
 import { bigintLiteral, uuidLiteral } from "../database/literal.ts";
 import { devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";

@@ -22,13 +22,8 @@
  */
 
 import { and, asc, eq, gt } from "drizzle-orm";
-import {
-  type Connection,
-  type Database,
-  isUniqueViolation,
-  transact,
-  type Transaction,
-} from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
+import { isUniqueViolation } from "../database/connection_error.ts";
 import { audit, pools, poolTails, snapshots } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { SnapshotCdb } from "../scsi/cdb.ts";
@@ -38,6 +33,7 @@ import { appendAudit } from "./audit.ts";
 import { requireInside } from "./block.ts";
 import { insertMarker } from "./cache.ts";
 import { appendEvent } from "./event.ts";
+import type { HeadMove } from "./head_move.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
@@ -89,6 +85,11 @@ export interface MarkerRequest {
   readonly cdb: Uint8Array;
   readonly dataOut?: Uint8Array;
   readonly receivedAt: Date;
+}
+
+/** A snapshot whose marker is committed. */
+export interface PlacedMarker extends HeadMove {
+  readonly snapshotId: string;
 }
 
 // Statements
@@ -169,7 +170,7 @@ type SnapshotRow = Awaited<ReturnType<typeof selectSnapshots>>[number];
 
 /**
  * Takes a snapshot: puts its marker at the tail of the queue. Answers once that is committed, with where it found the pool's
- * head and where it left it.
+ * head, where it left it, and which epochs are now open.
  *
  * @throws {StorageError} `volume-not-found`, `lba-out-of-range`, `name-taken`, `invalid-argument`.
  */
@@ -179,7 +180,7 @@ export async function placeMarker(
   pool: Pool,
   request: MarkerRequest,
   clock: () => Date,
-): Promise<{ snapshotId: string; found: PoolHead; left: PoolHead }> {
+): Promise<PlacedMarker> {
   if (request.name !== undefined) requireName(request.name);
   const snapshotId = createId();
   try {
@@ -194,7 +195,8 @@ export async function placeMarker(
       await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
       const { sequenceAppended, mapVersion } = head;
       const left = { ...head, sequenceAppended: sequenceAppended + 1, mapVersion: mapVersion + 1 };
-      return { snapshotId, found: head, left };
+      const opened = covered.map(({ volumeId, epoch }) => ({ volumeId, epoch: epoch + 1 }));
+      return { snapshotId, found: head, left, opened };
     });
   } catch (error) {
     if (!isUniqueViolation(error, "snapshots_name")) throw error;

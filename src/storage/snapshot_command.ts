@@ -18,8 +18,8 @@ import {
 } from "../scsi/parameter_list.ts";
 import type { Actor } from "./actor.ts";
 import { NAME_PATTERN } from "./identifier.ts";
-import type { Pool, PoolHead } from "./pool.ts";
-import { type MarkerRequest, placeMarker } from "./snapshot.ts";
+import type { Pool } from "./pool.ts";
+import { type MarkerRequest, type PlacedMarker, placeMarker } from "./snapshot.ts";
 
 /** A snapshot request in words. Neither `volumeIds` nor a range means every volume of the pool. */
 export interface SnapshotRequest {
@@ -41,10 +41,7 @@ export interface SnapshotCommand {
 }
 
 /** What was executed: the snapshot, whether its command asked to be answered at once, and how it moved the pool's head. */
-export interface ExecutedSnapshot {
-  readonly found: PoolHead;
-  readonly left: PoolHead;
-  readonly snapshotId: string;
+export interface ExecutedSnapshot extends PlacedMarker {
   readonly command: SnapshotCdb;
 }
 

@@ -44,3 +44,9 @@ export function lineageOf(client: Client, poolId: string) {
       from lineage group by ordinal
     )`;
 }
+
+/** An epoch that a snapshot has opened, of a volume's timeline. */
+export interface OpenedEpoch {
+  readonly volumeId: string;
+  readonly epoch: number;
+}

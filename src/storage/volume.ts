@@ -9,7 +9,8 @@
  */
 
 import { and, asc, eq, gt, inArray, isNull, or } from "drizzle-orm";
-import { type Connection, type Database, isUniqueViolation, transact } from "../database/client.ts";
+import { type Connection, type Database, transact } from "../database/client.ts";
+import { isUniqueViolation } from "../database/connection_error.ts";
 import { pools, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";

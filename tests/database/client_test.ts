@@ -1,5 +1,6 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { isConnectionError, transact } from "../../src/database/client.ts";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { closeDatabase, openDatabase, transact } from "../../src/database/client.ts";
+import { isConnectionError } from "../../src/database/connection_error.ts";
 import { createTestDatabase } from "../support/database.ts";
 
 Deno.test("transact() whose connection is lost rejects, and what its body still says runs in nobody else's transaction", async () => {
@@ -46,3 +47,38 @@ Deno.test("openDatabase() lets pass the loss of a connection that nobody awaits:
   void Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
   assertEquals((await test.database.$client`select 1 as one`)[0].one, 1);
 });
+
+Deno.test("a connection that was lost in the middle of an answer leaves nothing of it in the next one's answer", async () => {
+  await using test = await createTestDatabase("template1");
+  const database = openDatabase(test.url, { connectionsMax: 1 });
+  try {
+    await assertRejects(async () =>
+      await database.$client`select pg_terminate_backend(pg_backend_pid()) from generate_series(1, 3)`
+    );
+    assertEquals(await selectUntilConnected(() => database.$client`select 7 as seven`), [{ seven: 7 }]);
+    await assertRejects(() =>
+      transact(
+        database,
+        ({ $client }) => $client`select pg_terminate_backend(pg_backend_pid()) from generate_series(1, 3)`,
+      )
+    );
+    assertEquals(
+      await selectUntilConnected(() => transact(database, ({ $client }) => $client`select 7 as seven`)),
+      [{ seven: 7 }],
+    );
+  } finally {
+    await closeDatabase(database);
+  }
+});
+
+/** The first statement behind a lost connection may be refused with that one's error. */
+async function selectUntilConnected(select: () => Promise<Iterable<unknown>>): Promise<unknown[]> {
+  for (let tries = 0; tries < 5; tries++) {
+    try {
+      return [...await select()];
+    } catch (error) {
+      assert(isConnectionError(error), String(error));
+    }
+  }
+  throw new Error("Cannot connect again");
+}

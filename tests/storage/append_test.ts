@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Database, transact } from "../../src/database/client.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatAdvance, isHeadMoved, lockPool } from "../../src/storage/pool.ts";
+import type { Storage } from "../../src/storage/storage.ts";
 import { fill, readStamps } from "../support/history.ts";
 import {
   BLOCK_BYTES,
@@ -346,3 +347,45 @@ async function untilBlockedBy({ $client }: Database, pid: number): Promise<void>
   }
   throw new Error("Nothing waited for the transaction");
 }
+
+Deno.test("append() knows what is mapped and free only while nobody else appends", async () => {
+  await using test = await createTestStorage({ deviceBlocks: 12 * SEGMENT_BLOCKS });
+  const { storage } = test;
+  const other = await test.openAnother();
+  const put = (who: Storage, lba: number, stamp: number) =>
+    who.append(TESTER, "v", undefined, [write(lba, stamp)]);
+  const slotOf = (slot: number) => slot * SEGMENT_BLOCKS;
+  await storage.createVolume(TESTER, { name: "v", blockCount: slotOf(10) });
+  for (const slot of [0, 1, 2]) await put(storage, slotOf(slot), slot + 1);
+  for (const slot of [3, 4]) await put(other, slotOf(slot), slot + 1);
+  await put(storage, slotOf(3) + 1, 30);
+  await put(storage, slotOf(5), 6);
+  assertEquals((await storage.getPool("main")).freeSegments, 6);
+
+  const snapshot = { volumes: ["v"], name: "s", untilSealed: false };
+  await storage.takeSnapshot(TESTER, snapshot, AbortSignal.timeout(1e4));
+  await put(other, slotOf(3), 40);
+  await put(storage, slotOf(3) + 2, 41);
+  await put(storage, slotOf(4), 42);
+  assertEquals((await storage.getPool("main")).freeSegments, 4);
+  for (const drained of [false, true]) {
+    if (drained) await test.drain();
+    assertEquals(await stampsOf(test, "v", slotOf(3), 8), [40, 30, 41, 0, 42, 0, 0, 0]);
+    const range = { lba: slotOf(3), blockCount: 8 };
+    const then = await storage.readSnapshot("s", undefined, undefined, range);
+    assertEquals(readStamps(then, BLOCK_BYTES), [4, 30, 0, 0, 5, 0, 0, 0]);
+  }
+});
+
+Deno.test("append() finds segments of a device that was added after it had looked for free ones", async () => {
+  await using test = await createTestStorage({ deviceBlocks: 2 * SEGMENT_BLOCKS });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  for (const slot of [0, 1]) {
+    await storage.append(TESTER, "v", undefined, [write(slot * SEGMENT_BLOCKS, 1)]);
+  }
+  await rejectsWith("insufficient-space", storage.append(TESTER, "v", undefined, [write(50, 1)]));
+  await storage.addDevice(TESTER, { name: "more", blockCount: 2 * SEGMENT_BLOCKS });
+  await storage.append(TESTER, "v", undefined, [write(50, 2)]);
+  assertEquals(await stampsOf(test, "v", 50, 1), [2]);
+});
