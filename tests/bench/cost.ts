@@ -21,15 +21,15 @@ import {
 import type { Bed, BenchDatabase, BenchServer } from "./bed.ts";
 import type { Bench, OpenBench, Row, Sample } from "./bench.ts";
 import { BLOCK_BYTES, drawLbas } from "./block_contents.ts";
-import { DoorClient } from "./door_client.ts";
 import { describeGenerator } from "./level_load.ts";
 import { findPostmaster, readCpuSeconds, readPeakMemoryBytes } from "./process_cost.ts";
+import { ServerClient } from "./server_client.ts";
 
 const CONNECTIONS = 64;
 /** 4 GiB, so that few blocks are written twice: the bare way has none. */
 const VOLUME_BLOCKS = 1_048_576;
 /** With a warm-up of half a second, which costs as much and counts. */
-const SECONDS = 4.5;
+const SECONDS = 3.5;
 const SECONDS_QUICK = 0.5;
 const MEBIBYTE = 2 ** 20;
 const GIGABYTE = 1e9;
@@ -139,15 +139,15 @@ interface ServedCost {
 
 async function measureServer(bed: Bed, database: BenchDatabase): Promise<ServedCost> {
   await using server = await bed.startServer(database);
-  const client = new DoorClient(server);
+  const client = new ServerClient(server);
   const volume = await client.createVolume("costly", VOLUME_BLOCKS);
   await bed.settle(database);
   const before = await readCost(database, { processId: server.processId, bare: false });
-  const { sequenceAppended } = await client.getPool();
+  const { sequenceAppended } = await client.readPool();
   const load = await runLoad(bed, server, volume);
-  await client.flush();
+  await client.drain();
   const after = await readCost(database, { processId: server.processId, bare: false });
-  const pool = await client.getPool();
+  const pool = await client.readPool();
   return {
     cost: subtract(after, before),
     entryCount: pool.sequenceAppended - sequenceAppended,

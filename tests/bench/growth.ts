@@ -9,8 +9,8 @@
 import type { Bed, BenchDatabase, BenchServer, ClosedLoadResult } from "./bed.ts";
 import type { Bench, OpenBench, Sample } from "./bench.ts";
 import { BLOCK_BYTES } from "./block_contents.ts";
-import { DoorClient } from "./door_client.ts";
 import { describeGenerator } from "./level_load.ts";
+import { ServerClient } from "./server_client.ts";
 
 const CONNECTIONS = 64;
 /** 1 GiB. */
@@ -61,7 +61,7 @@ async function describeTables({ database }: BenchDatabase): Promise<string> {
 async function compare(bed: Bed): Promise<Sample> {
   await using database = await bed.createDatabase({ migrated: true });
   await using server = await bed.startServer(database);
-  const client = new DoorClient(server);
+  const client = new ServerClient(server);
   const volume = await client.createVolume("grown", VOLUME_BLOCKS);
   await bed.settle(database);
   const first = await runWindow(bed, server, volume, bed.scaled(WARMUP_SECONDS, WARMUP_SECONDS_QUICK));
@@ -69,7 +69,7 @@ async function compare(bed: Bed): Promise<Sample> {
   await appendBetween(bed, server, { volume, entriesPerSecond: first.blocksPerSecond });
   const last = await runWindow(bed, server, volume, 0);
   const tablesLast = await describeTables(database);
-  const { sequenceAppended, dirtyEntries } = await client.getPool();
+  const { sequenceAppended, dirtyEntries } = await client.readPool();
   return {
     row: "growth",
     measured: last.blocksPerSecond,
@@ -86,12 +86,12 @@ async function appendBetween(
   server: BenchServer,
   { volume, entriesPerSecond }: { volume: string; entriesPerSecond: number },
 ): Promise<void> {
-  const client = new DoorClient(server);
+  const client = new ServerClient(server);
   const windowSeconds = bed.scaled(WINDOW_SECONDS, WINDOW_SECONDS_QUICK);
   const entriesBefore = bed.scaled(ENTRIES, ENTRIES_QUICK) - entriesPerSecond * windowSeconds;
   const endAt = performance.now() + bed.scaled(BETWEEN_MS_MAX, BETWEEN_MS_MAX_QUICK);
   while (performance.now() < endAt) {
-    const { sequenceAppended } = await client.getPool();
+    const { sequenceAppended } = await client.readPool();
     if (sequenceAppended >= entriesBefore) return;
     await runWindow(bed, server, volume, 0);
   }

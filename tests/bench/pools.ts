@@ -9,8 +9,8 @@
 import type { Bed, BenchDatabase, BenchServer, ClosedLoadResult } from "./bed.ts";
 import type { Bench, OpenBench, Sample } from "./bench.ts";
 import { BLOCK_BYTES } from "./block_contents.ts";
-import { DoorClient } from "./door_client.ts";
 import { describeGenerator } from "./level_load.ts";
+import { ServerClient } from "./server_client.ts";
 
 const CONNECTIONS = 64;
 /** 256 MiB: few slots to map beforehand. */
@@ -19,7 +19,7 @@ const VOLUME_BLOCKS_QUICK = 16_384;
 const SEGMENT_BLOCKS = 16;
 const DEVICE_BYTES = 64 * 2 ** 30;
 /** With a warm-up of half a second each. */
-const SECONDS = 5.5;
+const SECONDS = 3.5;
 const SECONDS_QUICK = 0.5;
 const POOLS = ["main", "left", "right"];
 
@@ -47,7 +47,7 @@ async function open(bed: Bed): Promise<OpenBench> {
   await using undo = new AsyncDisposableStack();
   const database = undo.use(await bed.createDatabase({ migrated: true }));
   const server = undo.use(await bed.startServer(database));
-  const client = new DoorClient(server);
+  const client = new ServerClient(server);
   await client.createPool("left", DEVICE_BYTES);
   await client.createPool("right", DEVICE_BYTES);
   const inOnePool = [await createVolume(bed, client, "main"), await createVolume(bed, client, "main")];
@@ -61,11 +61,11 @@ async function open(bed: Bed): Promise<OpenBench> {
 }
 
 /** A volume whose every slot is mapped: first touches are not what is measured. */
-async function createVolume(bed: Bed, client: DoorClient, pool: string): Promise<string> {
+async function createVolume(bed: Bed, client: ServerClient, pool: string): Promise<string> {
   const blockCount = bed.scaled(VOLUME_BLOCKS, VOLUME_BLOCKS_QUICK);
   const volume = await client.createVolume(`bench-${crypto.randomUUID()}`, blockCount, pool);
   const slots = Uint32Array.from({ length: blockCount / SEGMENT_BLOCKS }, (_, slot) => slot * SEGMENT_BLOCKS);
-  await client.writeBlocks(volume, slots);
+  await client.scatter(volume, slots);
   return volume;
 }
 
@@ -88,8 +88,8 @@ async function measure(
   { database, server }: Stage,
   volumes: readonly string[],
 ): Promise<ClosedLoadResult> {
-  const client = new DoorClient(server);
-  for (const pool of POOLS) await client.flush(pool);
+  const client = new ServerClient(server);
+  for (const pool of POOLS) await client.drain(pool);
   await bed.settle(database);
   return await bed.runClosedLoad({
     server,

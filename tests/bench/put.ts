@@ -19,9 +19,9 @@ const VOLUME = "bench";
 const VOLUME_BLOCKS = 262_144;
 const VOLUME_BLOCKS_QUICK = 16_384;
 /** With a warm-up of half a second each, and one second more for a server that has just been started. */
-const SECONDS = 2.5;
+const SECONDS = 2;
 const SECONDS_QUICK = 0.5;
-const FRESH_WARMUP_SECONDS = 1.5;
+const FRESH_WARMUP_SECONDS = 1;
 const FRESH_WARMUP_SECONDS_QUICK = 0.5;
 /** The entries of a small and of a large write: a block, and a segment. */
 const ENTRY_BYTES = { small: 4_096, large: 65_536 } as const;

@@ -12,9 +12,9 @@
 
 import type { Bed, BenchServer } from "./bed.ts";
 import type { Bench, OpenBench, Row, Sample } from "./bench.ts";
-import { DoorClient } from "./door_client.ts";
 import { median } from "./statistics.ts";
 import { timeSeconds } from "./stopwatch.ts";
+import { ServerClient } from "./server_client.ts";
 
 /** Blocks of 4 KiB in a GiB. */
 const GIB_BLOCKS = 262_144;
@@ -63,7 +63,7 @@ async function open(bed: Bed): Promise<OpenBench> {
   try {
     const database = resources.use(await bed.createDatabase({ migrated: true }));
     const server = resources.use(await bed.startServer(database));
-    const volumes = await createVolumes(bed, new DoorClient(server));
+    const volumes = await createVolumes(bed, new ServerClient(server));
     return {
       repeat: async () => {
         await bed.settle(database);
@@ -86,10 +86,10 @@ interface Volumes {
   readonly oftenCut: string;
 }
 
-async function createVolumes(bed: Bed, client: DoorClient): Promise<Volumes> {
+async function createVolumes(bed: Bed, client: ServerClient): Promise<Volumes> {
   const create = async (name: string, blockCount: number, mappedBlocks: number) => {
     const volume = await client.createVolume(name, blockCount);
-    await client.writeBlocks(volume, spreadOverSlots(mappedBlocks, blockCount));
+    await client.scatter(volume, spreadOverSlots(mappedBlocks, blockCount));
     return volume;
   };
   const manyMappedBlocks = bed.scaled(MANY_MAPPED_BLOCKS, MANY_MAPPED_BLOCKS_QUICK);
@@ -101,7 +101,7 @@ async function createVolumes(bed: Bed, client: DoorClient): Promise<Volumes> {
     oftenCut: await create("often-cut", GIB_BLOCKS, FEW_MAPPED_BLOCKS),
   };
   await takeSnapshots(client, volumes.oftenCut, bed.scaled(SNAPSHOTS_BEFORE, SNAPSHOTS_BEFORE_QUICK));
-  await client.flush();
+  await client.drain();
   return volumes;
 }
 
@@ -112,7 +112,7 @@ function spreadOverSlots(mappedBlocks: number, blockCount: number): Uint32Array 
   return Uint32Array.from({ length: slotCount }, (_, index) => index * stride * SEGMENT_BLOCKS);
 }
 
-async function takeSnapshots(client: DoorClient, volume: string, count: number): Promise<void> {
+async function takeSnapshots(client: ServerClient, volume: string, count: number): Promise<void> {
   let taken = 0;
   const take = async () => {
     while (taken < count) {
@@ -124,10 +124,10 @@ async function takeSnapshots(client: DoorClient, volume: string, count: number):
 }
 
 async function compare(bed: Bed, server: BenchServer, volumes: Volumes): Promise<Sample[]> {
-  const client = new DoorClient(server);
+  const client = new ServerClient(server);
   const fresh = await client.createVolume(`fresh-${crypto.randomUUID()}`, GIB_BLOCKS);
-  await client.writeBlocks(fresh, spreadOverSlots(FEW_MAPPED_BLOCKS, GIB_BLOCKS));
-  await client.flush();
+  await client.scatter(fresh, spreadOverSlots(FEW_MAPPED_BLOCKS, GIB_BLOCKS));
+  await client.drain();
   const pairs = bed.scaled(PAIRS, PAIRS_QUICK);
   const { large, small, muchMapped, littleMapped, oftenCut } = volumes;
   return [
@@ -138,7 +138,7 @@ async function compare(bed: Bed, server: BenchServer, volumes: Volumes): Promise
 }
 
 async function comparePair(
-  client: DoorClient,
+  client: ServerClient,
   row: string,
   volumes: { measured: string; against: string },
   pairs: number,

@@ -1,5 +1,6 @@
 /**
  * A client of a server under test, for what comes before and after the load: volumes, fills, snapshots, how the pool stands.
+ * Every answer that is not a success fails. Load comes from a process of its own ({@linkcode Bed.runClosedLoad}).
  */
 
 import type { BenchServer } from "./bed.ts";
@@ -16,39 +17,56 @@ const REQUESTS_IN_FLIGHT = 4;
 /** Blocks of a segment of the first pool. */
 const SEGMENT_BLOCKS = 16;
 
-/** How pool `main` stood, and when. */
+/** How a pool stood, and when. */
 export interface PoolMoment {
   readonly at: number;
   readonly sequenceAppended: number;
+  readonly dirtyEntries: number;
   readonly dirtyBytes: number;
 }
 
 export class ServerClient {
   constructor(private readonly server: BenchServer) {}
 
-  async createVolume(name: string, blockCount: number): Promise<void> {
-    await this.#call("POST", "/volumes", { name, blockCount });
+  /** Creates a volume of 4 KiB blocks and answers its id. */
+  async createVolume(name: string, blockCount: number, pool = "main"): Promise<string> {
+    const { id } = await this.#ask<{ id: string }>("POST", "/volumes", { name, pool, blockCount });
+    return id;
   }
 
+  /** Creates a pool with a device of its own. */
+  async createPool(name: string, deviceBytes: number): Promise<void> {
+    await this.#call("POST", "/pools", { name });
+    await this.#call("POST", "/devices", { name: `${name}-1`, pool: name, sizeBytes: deviceBytes });
+  }
+
+  /** Takes a snapshot of a volume; answers at its marker's commit. */
   async takeSnapshot(volume: string): Promise<void> {
     await this.#call("POST", "/snapshots", { volumes: [volume] });
   }
 
-  async readPool(): Promise<PoolMoment> {
-    const response = await this.#call("GET", "/pools/main");
-    const { sequenceAppended, dirtyBytes } = await response.json();
-    return { at: performance.now(), sequenceAppended, dirtyBytes };
+  /** Takes a snapshot of a volume and waits for its seal. @throws when that does not come in time. */
+  async sealSnapshot(volume: string): Promise<void> {
+    const path = "/snapshots?wait=sealed";
+    const { status } = await this.#ask<{ status: string }>("POST", path, { volumes: [volume] });
+    if (status === "sealed") return;
+    throw new Error(`Cannot wait for the seal any longer: the snapshot is ${status}`);
+  }
+
+  async readPool(pool = "main"): Promise<PoolMoment> {
+    const status = await this.#ask<Omit<PoolMoment, "at">>("GET", `/pools/${pool}`);
+    return { at: performance.now(), ...status };
   }
 
   /** Waits until the server's flusher has flushed all. */
-  async drain(): Promise<void> {
+  async drain(pool = "main"): Promise<void> {
     for (let tries = 0; tries < DRAINS_MAX; tries++) {
-      const response = await this.#send("POST", "/pools/main/flush", null);
+      const response = await this.#send("POST", `/pools/${pool}/flush`, null);
       await response.body?.cancel();
       if (response.ok) return;
-      if (response.status !== 504) throw new Error(`Cannot drain the pool: answered ${response.status}`);
+      if (response.status !== 504) throw new Error(`Cannot drain pool ${pool}: answered ${response.status}`);
     }
-    throw new Error(`Cannot drain the pool: not empty after ${DRAINS_MAX} waits`);
+    throw new Error(`Cannot drain pool ${pool}: not empty after ${DRAINS_MAX} waits`);
   }
 
   /** Writes blocks `[0, blockCount)` in the largest requests. */
@@ -85,10 +103,13 @@ export class ServerClient {
     await this.#call("POST", `/volumes/${volume}/writes`, { writes });
   }
 
-  async #call(method: string, path: string, body: unknown = null): Promise<Response> {
+  async #call(method: string, path: string, body: unknown): Promise<void> {
+    await this.#ask(method, path, body);
+  }
+
+  async #ask<T>(method: string, path: string, body: unknown = null): Promise<T> {
     const response = await this.#send(method, path, body);
-    if (response.ok && method !== "GET") await response.body?.cancel();
-    if (response.ok) return response;
+    if (response.ok) return await response.json();
     throw new Error(`${method} ${path} was answered ${response.status}: ${await response.text()}`);
   }
 
