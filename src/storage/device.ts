@@ -44,11 +44,20 @@ export interface SegmentDescriptor {
   readonly epoch?: number;
 }
 
+/**
+ * A partition is vacuumed when a tenth of it is dead, and without pauses. With PostgreSQL's defaults vacuum falls ever further
+ * behind a writer that overwrites: 4.6 GB instead of 1.8 for a volume of 1 GiB after 70 s, at the same rate of writes.
+ */
+const VACUUM = ["", "toast."].flatMap((table) => [
+  `${table}autovacuum_vacuum_scale_factor = 0.1`,
+  `${table}autovacuum_vacuum_cost_delay = 0`,
+]).join(", ");
+
 // Statements
 
 async function attachPartition(tx: Transaction, deviceId: string): Promise<void> {
   const partition = `blocks_${deviceId.replaceAll("-", "")}`;
-  await tx.$client.unsafe(`create table ${partition} (like blocks including all)`);
+  await tx.$client.unsafe(`create table ${partition} (like blocks including all) with (${VACUUM})`);
   await tx.$client.unsafe(`alter table blocks attach partition ${partition} for values in ('${deviceId}')`);
 }
 
