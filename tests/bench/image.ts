@@ -12,7 +12,7 @@ import { timeSeconds } from "./stopwatch.ts";
 
 const VOLUME = "image";
 /** 256 MiB. */
-const VOLUME_BLOCKS = 65_536;
+const VOLUME_BLOCKS = 32_768;
 const VOLUME_BLOCKS_QUICK = 4_096;
 /** 4 MiB, the most that a request may ask for. */
 const PAGE_BLOCKS = 1_024;
@@ -44,7 +44,7 @@ async function open(bed: Bed): Promise<OpenBench> {
     const { megabytesPerSecond } = await bed.runClosedLoad({
       server,
       connections: 1,
-      seconds: bed.scaled(2.5, 0.5),
+      seconds: bed.scaled(1.5, 0.5),
       method: "GET",
       volumes: [VOLUME],
       blockCount,

@@ -18,10 +18,12 @@ const VOLUME = "bench";
 /** 1 GiB. */
 const VOLUME_BLOCKS = 262_144;
 const VOLUME_BLOCKS_QUICK = 16_384;
+/** Where nothing is flushed, it does not matter how far the writes are spread. */
+const UNFLUSHED_VOLUME_BLOCKS = 32_768;
 /** With a warm-up of half a second each, and one second more for a server that has just been started. */
-const SECONDS = 2;
+const SECONDS = 1.5;
 const SECONDS_QUICK = 0.5;
-const FRESH_WARMUP_SECONDS = 1;
+const FRESH_WARMUP_SECONDS = 0.5;
 const FRESH_WARMUP_SECONDS_QUICK = 0.5;
 /** The entries of a small and of a large write: a block, and a segment. */
 const ENTRY_BYTES = { small: 4_096, large: 65_536 } as const;
@@ -86,7 +88,7 @@ async function openPut(bed: Bed): Promise<OpenBench> {
   await using undo = new AsyncDisposableStack();
   const database = undo.use(await bed.createDatabase({ migrated: true }));
   const server = undo.use(await bed.startServer(database));
-  await createMappedVolume(bed, server);
+  await createMappedVolume(server, bed.scaled(VOLUME_BLOCKS, VOLUME_BLOCKS_QUICK));
   await new ServerClient(server).drain();
   await createBareTables(database.database);
   const peerDatabase = undo.use(await bed.createDatabase({ migrated: true }));
@@ -136,10 +138,11 @@ async function repeat(bed: Bed, { database, server, peer }: Stage): Promise<Samp
 async function runWithoutFlusher(bed: Bed, size: Size): Promise<ClosedLoadResult> {
   await using database = await bed.createDatabase({ migrated: true });
   await using server = await bed.startServer(database, ["--no-flusher"]);
-  await createMappedVolume(bed, server);
+  const blockCount = bed.scaled(UNFLUSHED_VOLUME_BLOCKS, VOLUME_BLOCKS_QUICK);
+  await createMappedVolume(server, blockCount);
   await bed.settle(database);
   const warmupSeconds = bed.scaled(FRESH_WARMUP_SECONDS, FRESH_WARMUP_SECONDS_QUICK);
-  return await bed.runClosedLoad({ ...toLoad(bed, server, size), warmupSeconds });
+  return await bed.runClosedLoad({ ...toLoad(bed, server, size), blockCount, warmupSeconds });
 }
 
 /** About as many bytes as the contender had answered. */
@@ -153,9 +156,8 @@ function measureLimit(
   return measureCopy(database, { dataBytes: ENTRY_BYTES[size], totalBytes: Math.max(bytes, bytesMin) });
 }
 
-async function createMappedVolume(bed: Bed, server: BenchServer): Promise<void> {
+async function createMappedVolume(server: BenchServer, blockCount: number): Promise<void> {
   const client = new ServerClient(server);
-  const blockCount = bed.scaled(VOLUME_BLOCKS, VOLUME_BLOCKS_QUICK);
   await client.createVolume(VOLUME, blockCount);
   await client.mapVolume(VOLUME, blockCount);
 }

@@ -84,7 +84,7 @@ async function compare(
     const { blocksPerSecond } = await bed.runClosedLoad({
       server,
       connections: 64,
-      seconds: bed.scaled(1.5, 0.5),
+      seconds: bed.scaled(1, 0.5),
       method: "GET",
       volumes: [VOLUME],
       blockCount,

@@ -24,10 +24,10 @@ const SNAPSHOT_PACE_MS = 45;
 /** A window is longer where fewer repetitions have to make up the snapshots. */
 const WINDOW_SECONDS_MIN = 5;
 const WINDOW_SECONDS_QUICK = 0.5;
-const PRIOR_ART_SECONDS = 1.5;
+const PRIOR_ART_SECONDS = 1;
 const PRIOR_ART_SECONDS_QUICK = 0.3;
 /** Of the closed load that tells the rate. */
-const PUT_SECONDS = 1.5;
+const PUT_SECONDS = 1;
 const PUT_SECONDS_QUICK = 0.5;
 const CONNECTIONS_MAX = 64;
 const WARMUP_SECONDS = 0.5;
