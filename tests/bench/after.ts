@@ -20,7 +20,7 @@ const PROBED_SLOTS = 16_384;
 /** Blocks of a slot: 64 KiB. */
 const SLOT_BLOCKS = 16;
 const CONNECTIONS = 64;
-const PROBE_SECONDS = 1.5;
+const PROBE_SECONDS = 1;
 const PROBE_SECONDS_QUICK = 0.5;
 /** Of the load, before and behind the snapshot. */
 const WINDOW_SECONDS = 10;
@@ -30,7 +30,7 @@ const WARMUP_SECONDS = 1;
 /** How much longer the load goes on, so that the next walk's warm-up finds slots that are mapped. */
 const TAIL_SECONDS = 1;
 /** How many slots there are for each write that a probe lets expect. */
-const ROOM = 1.4;
+const ROOM = 1.25;
 
 export const afterBench: Bench = {
   name: "after",

@@ -29,7 +29,7 @@ const CONNECTIONS = 64;
 /** 4 GiB, so that few blocks are written twice: the bare way has none. */
 const VOLUME_BLOCKS = 1_048_576;
 /** With a warm-up of half a second, which costs as much and counts. */
-const SECONDS = 2.5;
+const SECONDS = 2;
 const SECONDS_QUICK = 0.5;
 const MEBIBYTE = 2 ** 20;
 const GIGABYTE = 1e9;

@@ -12,8 +12,8 @@ import { drawLbas } from "./block_contents.ts";
 import { openDirtyPool } from "./dirty_pool.ts";
 import { timeSeconds } from "./stopwatch.ts";
 
-/** 4 GiB. */
-const VOLUME_BLOCKS = 1_048_576;
+/** 1 GiB. */
+const VOLUME_BLOCKS = 262_144;
 const DIRTY_BLOCKS = 100_000;
 const DIRTY_BLOCKS_QUICK = 4_000;
 /** 1 MiB a request, eight of them waiting: the fill is not measured. */

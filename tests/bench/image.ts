@@ -11,7 +11,7 @@ import { ServerClient } from "./server_client.ts";
 import { timeSeconds } from "./stopwatch.ts";
 
 const VOLUME = "image";
-/** 256 MiB. */
+/** 128 MiB. */
 const VOLUME_BLOCKS = 32_768;
 const VOLUME_BLOCKS_QUICK = 4_096;
 /** 4 MiB, the most that a request may ask for. */

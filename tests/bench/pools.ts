@@ -19,7 +19,7 @@ const VOLUME_BLOCKS_QUICK = 16_384;
 const SEGMENT_BLOCKS = 16;
 const DEVICE_BYTES = 64 * 2 ** 30;
 /** With a warm-up of half a second each. */
-const SECONDS = 2.5;
+const SECONDS = 2;
 const SECONDS_QUICK = 0.5;
 const POOLS = ["main", "left", "right"];
 

@@ -20,8 +20,8 @@ const DEVICE_BYTES = 256 * GIB;
 /** Gigabytes may have to be written out, which no statement of Snapmark's does. */
 const CHECKPOINT_LIMIT = "120s";
 
-/** 2 GiB of log, in the files that PostgreSQL keeps it in. */
-const LOG_FILES = 128;
+/** 1 GiB of log, in the files that PostgreSQL keeps it in. */
+const LOG_FILES = 64;
 const LOG_FILE_BYTES = 16 * 2 ** 20;
 
 export interface BedOptions {

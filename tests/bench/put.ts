@@ -21,7 +21,7 @@ const VOLUME_BLOCKS_QUICK = 16_384;
 /** Where nothing is flushed, it does not matter how far the writes are spread. */
 const UNFLUSHED_VOLUME_BLOCKS = 32_768;
 /** With a warm-up of half a second each, and one second more for a server that has just been started. */
-const SECONDS = 1.5;
+const SECONDS = 1.3;
 const SECONDS_QUICK = 0.5;
 const FRESH_WARMUP_SECONDS = 0.5;
 const FRESH_WARMUP_SECONDS_QUICK = 0.5;

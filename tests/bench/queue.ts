@@ -14,7 +14,7 @@ import { openPgBossQueue } from "./queue_pgboss.ts";
 import { openSnapmarkQueue } from "./queue_snapmark.ts";
 import { timeSeconds } from "./stopwatch.ts";
 
-const ENTRIES = 12_000;
+const ENTRIES = 10_000;
 const ENTRIES_QUICK = 1_000;
 /** Not counted. */
 const WARM_UP_ENTRIES = 4_000;

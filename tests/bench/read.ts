@@ -9,8 +9,8 @@ import { BLOCK_BYTES, drawLbas } from "./block_contents.ts";
 import { ServerClient } from "./server_client.ts";
 
 const VOLUME = "read";
-/** 256 MiB. */
-const VOLUME_BLOCKS = 65_536;
+/** 128 MiB. */
+const VOLUME_BLOCKS = 32_768;
 const VOLUME_BLOCKS_QUICK = 2_048;
 const SNAPSHOTS = 100;
 const SNAPSHOTS_QUICK = 4;

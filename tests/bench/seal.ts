@@ -27,7 +27,7 @@ const MANY_MAPPED_BLOCKS_QUICK = 16_000;
 const SNAPSHOTS_BEFORE = 9_999;
 const SNAPSHOTS_BEFORE_QUICK = 99;
 /** Snapshots of each volume of a pair. */
-const PAIRS = 100;
+const PAIRS = 50;
 const PAIRS_QUICK = 5;
 /** Not counted. */
 const WARM_UP_PAIRS = 3;

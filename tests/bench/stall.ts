@@ -20,9 +20,9 @@ const DIRTY_BLOCKS = 20_000;
 const DIRTY_BLOCKS_QUICK = 2_000;
 /** Over all repetitions, at least. */
 const SNAPSHOTS_MIN = 300;
-const SNAPSHOT_PACE_MS = 45;
+const SNAPSHOT_PACE_MS = 35;
 /** A window is longer where fewer repetitions have to make up the snapshots. */
-const WINDOW_SECONDS_MIN = 5;
+const WINDOW_SECONDS_MIN = 3.5;
 const WINDOW_SECONDS_QUICK = 0.5;
 const PRIOR_ART_SECONDS = 1;
 const PRIOR_ART_SECONDS_QUICK = 0.3;
