@@ -143,6 +143,7 @@ export const snapshotVolumes = pgTable("snapshot_volumes", {
   epoch: count("epoch").notNull(),
   firstLba: count("first_lba").notNull(),
   blockCount: count("block_count").notNull(),
+  volumeBlocks: count("volume_blocks").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId, table.volumeId] })]);
 
 export const audit = pgTable("audit", {

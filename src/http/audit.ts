@@ -65,9 +65,11 @@ const AuditRecord = z.object({
   action: z.enum([
     "pool.create",
     "device.add",
+    "volume.clone",
     "volume.create",
     "volume.resize",
     "volume.delete",
+    "volume.revert",
     "snapshot.create",
   ]),
   targetId: Id,

@@ -53,7 +53,7 @@ export const Event = z.union([
   message("DeviceEvent", ["device.added"], { deviceId: Id }, z.object({ name: Name, blockCount: Count })),
   message(
     "VolumeEvent",
-    ["volume.created", "volume.resized", "volume.deleted"],
+    ["volume.created", "volume.resized", "volume.reverted", "volume.deleted"],
     { volumeId: Id },
     z.object({ name: Name, blockCount: Count }),
   ),

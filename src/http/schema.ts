@@ -80,6 +80,13 @@ export function toSize(input: { sizeBytes?: number | undefined; blockCount?: num
   throw new HttpError("invalid-request", "Cannot tell the size: expected either sizeBytes or blockCount");
 }
 
+/** The one that was given, or none. */
+export function toOptionalSize(
+  input: { sizeBytes?: number | undefined; blockCount?: number | undefined },
+) {
+  return input.sizeBytes === undefined && input.blockCount === undefined ? {} : toSize(input);
+}
+
 /** `input` without the properties that are undefined. */
 export function given<T extends object>(input: T): { [K in keyof T]: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined)) as never;

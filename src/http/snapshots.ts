@@ -67,6 +67,7 @@ const Snapshot = z.object({
     epoch: Count,
     lba: Lba,
     blockCount: Count,
+    volumeBlocks: Count.openapi({ description: "Blocks that the volume had" }),
   })),
   progress: Progress,
   cdb: Cdb,

@@ -5,6 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Volume as StorageVolume } from "../storage/volume.ts";
 import { type Door, type DoorApp, toActor } from "./door.ts";
+import { HttpError } from "./errors.ts";
 import {
   Count,
   given,
@@ -20,8 +21,10 @@ import {
   PoolQuery,
   PROBLEM_RESPONSE,
   Reference,
+  Sequence,
   SizeFields,
   SLOT_KEY,
+  toOptionalSize,
   toPageBody,
   toPageRequest,
   toSize,
@@ -40,11 +43,31 @@ const Volume = z.object({
 
 const NewVolume = z.strictObject({
   name: Name,
-  pool: Reference.optional().openapi({ description: "By default `main`" }),
+  pool: Reference.optional().openapi({ description: "By default `main`, or the source's" }),
   ...SizeFields,
+  source: z.strictObject({
+    snapshot: Reference,
+    volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
+  }).optional().openapi({ description: "A snapshot to clone; the size then is its, or larger" }),
 }).openapi("NewVolume", {
   description: "Either `sizeBytes` or `blockCount`; it may exceed all physical space",
 });
+
+const Revert = z.strictObject({
+  snapshot: Reference.openapi({ description: "What to go back to; it covers the whole volume" }),
+  safetySnapshot: z.boolean().default(true).openapi({
+    description: "Take a snapshot of how the volume stands, in the same moment",
+  }),
+  safetyName: Name.optional().openapi({ description: "That snapshot's name" }),
+}).openapi("Revert");
+
+const Reverted = z.object({
+  volume: Volume,
+  sequence: Sequence.openapi({
+    description: "Writes with a sequence up to it were given up, later ones are in the volume",
+  }),
+  safetySnapshotId: Id.optional(),
+}).openapi("Reverted");
 
 const NewSize = z.strictObject(SizeFields).openapi("NewSize", {
   description: "Either `sizeBytes` or `blockCount`",
@@ -64,7 +87,8 @@ const createVolumeRoute = createRoute({
   method: "post",
   path: "/volumes",
   operationId: "createVolume",
-  summary: "Create a volume, which reads as zeros",
+  summary: "Create a volume, which reads as zeros or is a clone",
+  description: "A clone is writable at once, nothing is copied, and its snapshot need not be sealed.",
   tags: ["volumes"],
   request: { query: NoQuery, ...jsonBody(NewVolume) },
   responses: { 201: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
@@ -110,6 +134,21 @@ const deleteRoute = createRoute({
   responses: { 204: { description: "Deleted" }, default: PROBLEM_RESPONSE },
 });
 
+const revertRoute = createRoute({
+  method: "post",
+  path: "/volumes/{volume}/revert",
+  operationId: "revertVolume",
+  summary: "Go on from what a snapshot has of the volume",
+  description:
+    "At once, whatever its size. Snapshots taken since then stay; the volume has the size it had then.",
+  tags: ["volumes"],
+  request: { params, query: PoolQuery, ...jsonBody(Revert) },
+  responses: {
+    200: jsonResponse("The volume, and where in the queue that was", Reverted),
+    default: PROBLEM_RESPONSE,
+  },
+});
+
 const segmentsRoute = createRoute({
   method: "get",
   path: "/volumes/{volume}/segments",
@@ -125,8 +164,11 @@ const segmentsRoute = createRoute({
 
 export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
   app.openapi(createVolumeRoute, async (c) => {
-    const { name, pool, ...size } = c.req.valid("json");
-    const volume = await storage.createVolume(toActor(c), { name, ...given({ pool }), ...toSize(size) });
+    const { name, pool, source, ...size } = c.req.valid("json");
+    const place = { name, ...given({ pool }) };
+    const volume = source === undefined
+      ? await storage.createVolume(toActor(c), { ...place, ...toSize(size) })
+      : await storage.cloneVolume(toActor(c), { ...place, ...given(source), ...toOptionalSize(size) });
     return c.json(toBody(volume), 201, { location: `/volumes/${volume.volumeId}` });
   });
 
@@ -150,6 +192,22 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
   app.openapi(deleteRoute, async (c) => {
     await storage.deleteVolume(toActor(c), c.req.valid("param").volume, c.req.valid("query").pool);
     return c.body(null, 204);
+  });
+
+  app.openapi(revertRoute, async (c) => {
+    const { snapshot, safetySnapshot, safetyName } = c.req.valid("json");
+    if (!safetySnapshot && safetyName !== undefined) {
+      throw new HttpError("invalid-request", "Cannot name a safety snapshot that is not to be taken");
+    }
+    const safety = safetySnapshot ? given({ name: safetyName }) : undefined;
+    const { volume, sequence, safetySnapshotId } = await storage.revertVolume(
+      toActor(c),
+      c.req.valid("param").volume,
+      c.req.valid("query").pool,
+      snapshot,
+      safety,
+    );
+    return c.json({ volume: toBody(volume), sequence, ...given({ safetySnapshotId }) }, 200);
   });
 
   app.openapi(segmentsRoute, async (c) => {

@@ -98,7 +98,8 @@ export class Appender {
           this.#undisturbed = false;
           this.#map.distrust();
         }
-        this.#map.openEpochs(moved.found.mapVersion, moved.left.mapVersion, moved.opened);
+        const { found, left, opened } = moved;
+        if (opened !== undefined) this.#map.openEpochs(found.mapVersion, left.mapVersion, opened);
         this.#head = moved.left;
         resolve(moved);
       } catch (error) {

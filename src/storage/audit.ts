@@ -19,9 +19,11 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 export type AuditAction =
   | "pool.create"
   | "device.add"
+  | "volume.clone"
   | "volume.create"
   | "volume.resize"
   | "volume.delete"
+  | "volume.revert"
   | "snapshot.create";
 
 /** The SCSI command that carried a request, and how its transaction went. */

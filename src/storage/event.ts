@@ -30,6 +30,7 @@ export const EVENT_TYPES = [
   "volume.created",
   "volume.deleted",
   "volume.resized",
+  "volume.reverted",
 ] as const;
 
 export type EventType = typeof EVENT_TYPES[number];

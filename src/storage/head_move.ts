@@ -5,9 +5,10 @@
 import type { PoolHead } from "./pool.ts";
 import type { OpenedEpoch } from "./timeline.ts";
 
-/** Where something found the pool's head, under its lock, where it left it, and which epochs it opened. */
+/** Where something found the pool's head, under its lock, and where it left it. */
 export interface HeadMove {
   readonly found: PoolHead;
   readonly left: PoolHead;
-  readonly opened: OpenedEpoch[];
+  /** The epochs that it opened, when that is all that it changed of the map. */
+  readonly opened?: OpenedEpoch[];
 }

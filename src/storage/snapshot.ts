@@ -40,13 +40,17 @@ import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 
 export type SnapshotStatus = "pending" | "sealed" | "cancelled" | "failed";
 
-/** What a snapshot covers of a volume: blocks `[lba, lba + blockCount)` as of the end of (timeline, epoch). */
+/**
+ * What a snapshot covers of a volume: blocks `[lba, lba + blockCount)` as of the end of (timeline, epoch), when the volume had
+ * `volumeBlocks`.
+ */
 export interface CoveredVolume {
   readonly volumeId: string;
   readonly timelineId: number;
   readonly epoch: number;
   readonly lba: number;
   readonly blockCount: number;
+  readonly volumeBlocks: number;
 }
 
 /** How far a snapshot is from its seal; nothing is ahead of a sealed one. */
@@ -137,13 +141,16 @@ async function insertCovered(
   covered: CoveredVolume[],
 ): Promise<void> {
   await tx.$client`
-    insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count)
+    insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count,
+      volume_blocks)
     select ${poolId}, ${snapshotId}, * from unnest(
       ${covered.map((volume) => volume.volumeId)}::uuid[], ${
     covered.map((volume) => volume.timelineId)
   }::bigint[],
       ${covered.map((volume) => volume.epoch)}::bigint[], ${covered.map((volume) => volume.lba)}::bigint[],
-      ${covered.map((volume) => volume.blockCount)}::bigint[])`;
+      ${covered.map((volume) => volume.blockCount)}::bigint[], ${
+    covered.map((volume) => volume.volumeBlocks)
+  }::bigint[])`;
 }
 
 async function closeEpochs(tx: Transaction, poolId: string, covered: CoveredVolume[]): Promise<void> {
@@ -182,27 +189,47 @@ export async function placeMarker(
   clock: () => Date,
 ): Promise<PlacedMarker> {
   if (request.name !== undefined) requireName(request.name);
+  return await requireNewSnapshotName(
+    request.name,
+    () => transact(database, (tx) => placeMarkerWithin(tx, actor, pool, request, clock)),
+  );
+}
+
+/** The same as a part of `tx`, which then holds the pool's lock. */
+export async function placeMarkerWithin(
+  tx: Transaction,
+  actor: Actor,
+  pool: Pool,
+  request: MarkerRequest,
+  clock: () => Date,
+): Promise<PlacedMarker> {
   const snapshotId = createId();
+  // 1. and 2. In this order, though sent at once
+  const [head, rows] = await Promise.all([
+    lockPool(tx, pool.poolId),
+    selectVolumes(tx, pool.poolId, request.volumeIds),
+  ]);
+  const covered = toCovered(rows, request);
+  // 3. to 5.
+  await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
+  const { sequenceAppended, mapVersion } = head;
+  const left = { ...head, sequenceAppended: sequenceAppended + 1, mapVersion: mapVersion + 1 };
+  const opened = covered.map(({ volumeId, epoch }) => ({ volumeId, epoch: epoch + 1 }));
+  return { snapshotId, found: head, left, opened };
+}
+
+/** Tells a name that another snapshot of the pool has from other faults. @throws {StorageError} `name-taken`. */
+export async function requireNewSnapshotName<T>(
+  name: string | undefined,
+  take: () => Promise<T>,
+): Promise<T> {
   try {
-    return await transact(database, async (tx) => {
-      // 1. and 2. In this order, though sent at once
-      const [head, rows] = await Promise.all([
-        lockPool(tx, pool.poolId),
-        selectVolumes(tx, pool.poolId, request.volumeIds),
-      ]);
-      const covered = toCovered(rows, request);
-      // 3. to 5.
-      await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
-      const { sequenceAppended, mapVersion } = head;
-      const left = { ...head, sequenceAppended: sequenceAppended + 1, mapVersion: mapVersion + 1 };
-      const opened = covered.map(({ volumeId, epoch }) => ({ volumeId, epoch: epoch + 1 }));
-      return { snapshotId, found: head, left, opened };
-    });
+    return await take();
   } catch (error) {
     if (!isUniqueViolation(error, "snapshots_name")) throw error;
     throw new StorageError(
       "name-taken",
-      `Cannot take snapshot ${request.name}: the pool has one of that name`,
+      `Cannot take snapshot ${name}: the pool has one of that name`,
     );
   }
 }
@@ -307,14 +334,15 @@ export async function findSnapshotPlace(
  * @throws {StorageError} `outside-snapshot` for a volume it does not cover, `invalid-argument` when one must be named.
  */
 export async function getCovered(
-  { $client }: Database,
+  { $client }: Connection,
   poolId: string,
   snapshotId: string,
   volumeId?: string,
 ): Promise<CoveredVolume> {
   const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
   const rows = await $client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count from snapshot_volumes
+    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count, volume_blocks
+    from snapshot_volumes
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen}
     limit 2`;
   if (rows.length === 1) return toCoveredVolume(rows[0]);
@@ -354,7 +382,8 @@ async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<M
   const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
   const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
   const covered = await database.$client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count from snapshot_volumes
+    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count, volume_blocks
+    from snapshot_volumes
     where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])
     order by volume_id`;
   const byId = new Map<string, CoveredVolume[]>(ids.map((id) => [id, []]));
@@ -376,6 +405,7 @@ function toCoveredVolume(row: CoveredRow): CoveredVolume {
     epoch: row.epoch,
     lba: row.first_lba,
     blockCount: row.block_count,
+    volumeBlocks: row.volume_blocks,
   };
 }
 
@@ -386,6 +416,7 @@ interface CoveredRow {
   epoch: number;
   first_lba: number;
   block_count: number;
+  volume_blocks: number;
 }
 
 function toCovered(rows: VolumeRow[], { volumeIds, command }: MarkerRequest): CoveredVolume[] {
@@ -397,7 +428,14 @@ function toCovered(rows: VolumeRow[], { volumeIds, command }: MarkerRequest): Co
     const { firstLba: lba } = command;
     const blockCount = command.blockCount === 0 ? row.block_count - lba : command.blockCount;
     requireInside({ lba, blockCount }, row.block_count, "snapshot");
-    return { volumeId: row.volume_id, timelineId: row.timeline_id, epoch: row.open_epoch, lba, blockCount };
+    return {
+      volumeId: row.volume_id,
+      timelineId: row.timeline_id,
+      epoch: row.open_epoch,
+      lba,
+      blockCount,
+      volumeBlocks: row.block_count,
+    };
   });
 }
 

@@ -73,13 +73,21 @@ export async function executeSnapshotCommand(
   database: Database,
   actor: Actor,
   pool: Pool,
-  { cdb, dataOut, addressedVolumeId }: SnapshotCommand,
+  command: SnapshotCommand,
   clock: () => Date,
 ): Promise<ExecutedSnapshot> {
-  const receivedAt = clock();
+  const request = toMarkerRequest(command, clock());
+  return { ...await placeMarker(database, actor, pool, request, clock), command: request.command };
+}
+
+/** Decodes a command that was received at that time. @throws {StorageError} `cdb-…` and `parameter-list-…`. */
+export function toMarkerRequest(
+  { cdb, dataOut, addressedVolumeId }: SnapshotCommand,
+  receivedAt: Date,
+): MarkerRequest {
   const command = decodeSnapshotCdb(cdb);
   const list = decodeDataOut(command, dataOut);
-  const request: MarkerRequest = {
+  return {
     ...(list.name === undefined ? {} : { name: list.name }),
     ...(list.description === undefined ? {} : { description: list.description }),
     volumeIds: chooseVolumes(command, list, addressedVolumeId),
@@ -88,7 +96,6 @@ export async function executeSnapshotCommand(
     ...(dataOut === undefined ? {} : { dataOut }),
     receivedAt,
   };
-  return { ...await placeMarker(database, actor, pool, request, clock), command };
 }
 
 function toParameterList({ name, description }: SnapshotRequest, volumeIds: string[]): SnapshotParameterList {

@@ -13,6 +13,7 @@ import type { Actor } from "./actor.ts";
 import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
 import { Appender } from "./appender.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
+import { cloneVolume } from "./clone.ts";
 import { type BlockRange, toBlockCount } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
 import {
@@ -39,9 +40,15 @@ import {
 } from "./pool.ts";
 import { readSnapshot } from "./read.ts";
 import { Reader } from "./reader.ts";
+import { type Reverted, revertVolume } from "./revert.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import { findSnapshotPlace, getCovered, getSnapshot, listSnapshots, type Snapshot } from "./snapshot.ts";
-import { encodeSnapshotCommand, executeSnapshotCommand, type SnapshotCommand } from "./snapshot_command.ts";
+import {
+  encodeSnapshotCommand,
+  executeSnapshotCommand,
+  type SnapshotCommand,
+  toMarkerRequest,
+} from "./snapshot_command.ts";
 import {
   createVolume,
   deleteVolume,
@@ -239,6 +246,46 @@ export class Storage implements AsyncDisposable {
     const pool = await getPool(this.database, input.pool ?? DEFAULT_POOL);
     const volume = { name: input.name, blockCount: toBlocks(input, pool) };
     return await createVolume(this.database, actor, pool, volume, this.#clock());
+  }
+
+  /** Creates a volume from what a snapshot has of another, in the snapshot's pool. */
+  async cloneVolume(
+    actor: Actor,
+    input: { name: string; pool?: string; snapshot: string; volume?: string } & Partial<Size>,
+  ): Promise<Volume> {
+    const { snapshotId, pool } = await findSnapshotPlace(
+      this.database,
+      input.snapshot,
+      await this.#poolId(input.pool),
+    );
+    const volumeId = input.volume === undefined
+      ? undefined
+      : (await findVolumePlace(this.database, input.volume, pool.poolId)).volumeId;
+    const source = { snapshotId, ...(volumeId === undefined ? {} : { volumeId }) };
+    const clone = { name: input.name, ...(isSized(input) ? { blockCount: toBlocks(input, pool) } : {}) };
+    return await cloneVolume(this.database, actor, pool, source, clone, this.#clock());
+  }
+
+  /** Reverts a volume to a snapshot; first takes one of how it stands, unless `safety` is absent. */
+  async revertVolume(
+    actor: Actor,
+    reference: string,
+    poolReference: string | undefined,
+    snapshot: string,
+    safety?: { name?: string },
+  ): Promise<Reverted> {
+    const volume = await this.getVolume(reference, poolReference);
+    const { pool, volumeId } = volume;
+    const { snapshotId } = await findSnapshotPlace(this.database, snapshot, pool.poolId);
+    const first = safety === undefined ? undefined : toMarkerRequest(
+      encodeSnapshotCommand({ ...safety, volumeIds: [volumeId], immed: true }),
+      this.#clock(),
+    );
+    const reverted = await this.#appender(pool).runAlone(() =>
+      revertVolume(this.database, actor, volume, snapshotId, first, this.#clock)
+    );
+    if (first !== undefined) this.#flusher?.wake();
+    return reverted;
   }
 
   async getVolume(reference: string, pool?: string): Promise<Volume> {
@@ -505,6 +552,10 @@ function countTrimEntries(writes: (Write | Trim)[], { segmentBlocks }: Pool): nu
     (sum, write) => sum + ("data" in write ? 0 : Math.ceil(write.trim / segmentBlocks) + 1),
     0,
   );
+}
+
+function isSized(input: Partial<Size>): input is Size {
+  return "sizeBytes" in input || "blockCount" in input;
 }
 
 function toBlocks(size: Size, { blockSizeBytes }: Pool): number {

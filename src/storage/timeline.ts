@@ -13,10 +13,22 @@ import { advancePool, type PoolHead } from "./pool.ts";
 /** Above every epoch: reads the live contents of a timeline, whichever epoch is open. */
 export const EPOCH_LIVE = Number.MAX_SAFE_INTEGER;
 
-/** Starts an empty timeline and answers its id. The pool is locked. */
-export async function createTimeline(tx: Transaction, poolId: string, head: PoolHead): Promise<number> {
+/** A moment of a timeline: the end of an epoch. */
+export interface TimelinePoint {
+  readonly timelineId: number;
+  readonly epoch: number;
+}
+
+/** Starts a timeline, empty or from a moment of another, and answers its id. The pool is locked. */
+export async function createTimeline(
+  tx: Transaction,
+  poolId: string,
+  head: PoolHead,
+  parent?: TimelinePoint,
+): Promise<number> {
   const timelineId = head.timelinesCreated + 1;
-  await tx.insert(timelines).values({ poolId, timelineId });
+  const from = parent === undefined ? {} : { parentTimelineId: parent.timelineId, parentEpoch: parent.epoch };
+  await tx.insert(timelines).values({ poolId, timelineId, ...from });
   await advancePool(tx, poolId, { timelines: 1 });
   return timelineId;
 }

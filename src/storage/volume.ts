@@ -9,7 +9,7 @@
  */
 
 import { and, asc, eq, gt, inArray, isNull, or } from "drizzle-orm";
-import { type Connection, type Database, transact } from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
 import { pools, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -57,19 +57,30 @@ export async function createVolume(
   requireBlockCount(input.blockCount);
   const { poolId } = pool;
   const volumeId = createId();
-  try {
-    return await transact(database, async (tx) => {
+  const { name } = input;
+  return await requireNewName(name, () =>
+    transact(database, async (tx) => {
       const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId));
-      const row = { poolId, volumeId, ...input, timelineId, createdAt: at };
-      await tx.insert(volumes).values(row);
-      const volume = { ...row, pool };
-      await appendAudit(tx, actor, toAudit(volume, "volume.create", at));
-      await appendEvent(tx, poolId, toEvent(volume, "volume.created", at));
+      const volume = { ...input, pool, volumeId, timelineId, createdAt: at };
+      await insertVolume(tx, volume);
+      await appendAudit(tx, actor, toVolumeAudit(volume, "volume.create", at));
+      await appendEvent(tx, poolId, toVolumeEvent(volume, "volume.created", at));
       return volume;
-    });
+    }));
+}
+
+/** Adds a volume's row. The pool is locked. */
+export async function insertVolume(tx: Transaction, { pool, ...volume }: Volume): Promise<void> {
+  await tx.insert(volumes).values({ poolId: pool.poolId, ...volume });
+}
+
+/** Tells a name that another volume of the pool has from other faults of `create`. @throws {StorageError} `name-taken`. */
+export async function requireNewName<T>(name: string, create: () => Promise<T>): Promise<T> {
+  try {
+    return await create();
   } catch (error) {
     if (!isUniqueViolation(error, "volumes_name")) throw error;
-    throw new StorageError("name-taken", `Cannot create volume ${input.name}: the pool has one of that name`);
+    throw new StorageError("name-taken", `Cannot create volume ${name}: the pool has one of that name`);
   }
 }
 
@@ -162,8 +173,8 @@ export async function growVolume(
       .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
     await advancePool(tx, pool.poolId, { mapVersions: 1 });
     const grown = { ...current, blockCount };
-    await appendAudit(tx, actor, toAudit(grown, "volume.resize", at));
-    await appendEvent(tx, pool.poolId, toEvent(grown, "volume.resized", at));
+    await appendAudit(tx, actor, toVolumeAudit(grown, "volume.resize", at));
+    await appendEvent(tx, pool.poolId, toVolumeEvent(grown, "volume.resized", at));
     return grown;
   });
 }
@@ -182,8 +193,8 @@ export async function deleteVolume(
     await tx.update(volumes).set({ deletedAt: at })
       .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
     await advancePool(tx, pool.poolId, { mapVersions: 1 });
-    await appendAudit(tx, actor, toAudit(current, "volume.delete", at));
-    await appendEvent(tx, pool.poolId, toEvent(current, "volume.deleted", at));
+    await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
+    await appendEvent(tx, pool.poolId, toVolumeEvent(current, "volume.deleted", at));
   });
 }
 
@@ -192,10 +203,12 @@ function toVolume({ volume, pool }: { volume: typeof volumes.$inferSelect; pool:
   return { volumeId, name, blockCount, timelineId, createdAt, pool };
 }
 
-function toAudit({ pool, volumeId, name }: Volume, action: AuditAction, at: Date) {
+/** The audit record of what was done to a volume. */
+export function toVolumeAudit({ pool, volumeId, name }: Volume, action: AuditAction, at: Date) {
   return { poolId: pool.poolId, at, action, targetId: volumeId, targetName: name };
 }
 
-function toEvent({ volumeId, name, blockCount }: Volume, type: EventType, at: Date) {
+/** The event of what was done to a volume. */
+export function toVolumeEvent({ volumeId, name, blockCount }: Volume, type: EventType, at: Date) {
   return { type, at, volumeId, body: { name, blockCount } };
 }

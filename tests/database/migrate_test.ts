@@ -10,7 +10,13 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
   try {
     const applied = await Promise.all(others.map((database) => migrate(database)));
     assertEquals(applied.toSorted((a, b) => b.length - a.length), [
-      ["0001_storage.sql", "0002_speed.sql", "0003_append_behind.sql", "0004_vacuum_blocks.sql"],
+      [
+        "0001_storage.sql",
+        "0002_speed.sql",
+        "0003_append_behind.sql",
+        "0004_vacuum_blocks.sql",
+        "0005_lineage.sql",
+      ],
       [],
       [],
       [],

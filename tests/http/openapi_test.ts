@@ -46,6 +46,7 @@ const ROUTES = [
   "POST /pools/{pool}/flush",
   "POST /snapshots",
   "POST /volumes",
+  "POST /volumes/{volume}/revert",
   "POST /volumes/{volume}/writes",
   "PUT /volumes/{volume}/blocks/{lba}",
 ];
@@ -194,6 +195,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   }
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
+  await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });
+  await check("POST /volumes/{volume}/revert", "/volumes/v/revert", { json: { snapshot: "s" } });
   await check("DELETE /volumes/{volume}", "/volumes/v");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.

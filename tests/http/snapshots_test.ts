@@ -58,7 +58,7 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
     poolId,
     status: "pending",
     sequence: 3,
-    volumes: [{ volumeId, timelineId: 1, epoch: 0, lba: 0, blockCount: 64 }],
+    volumes: [{ volumeId, timelineId: 1, epoch: 0, lba: 0, blockCount: 64, volumeBlocks: 64 }],
     progress: { entriesAhead: 2, bytesAhead: 4096, bytesPerSecond: 0 },
     cdb: {
       hex: "c00500000000",
@@ -139,8 +139,8 @@ Deno.test("POST /snapshots makes one cut of several volumes, named by id or name
   const { sequence, volumes, cdb } = await take({ volumes: [ids[2], "cut-a"], name: "cut" });
   assertEquals([sequence, cdb.hex], [4, "c00500000000"]);
   assertEquals(volumes, [
-    { volumeId: ids[0], timelineId: 1, epoch: 0, lba: 0, blockCount: 8 },
-    { volumeId: ids[2], timelineId: 3, epoch: 0, lba: 0, blockCount: 8 },
+    { volumeId: ids[0], timelineId: 1, epoch: 0, lba: 0, blockCount: 8, volumeBlocks: 8 },
+    { volumeId: ids[2], timelineId: 3, epoch: 0, lba: 0, blockCount: 8, volumeBlocks: 8 },
   ]);
   for (const name of ["cut-a", "cut-b", "cut-c"]) await put(name, 0, 9);
   assertEquals(await readBlocks("/snapshots/cut/blocks/0?volume=cut-a"), [1]);

@@ -1,0 +1,103 @@
+/**
+ * Revert: a volume goes on from what a snapshot has of it.
+ *
+ * It gets a new timeline, which starts at the end of the snapshot's (timeline, epoch): nothing is copied, and the snapshots
+ * taken meanwhile stay readable, for they stand on the timeline that it leaves. The change is made under the pool row's
+ * lock and raises the map version (*one lock*, 8), so every write lands wholly before or wholly behind it, and its
+ * sequence tells which.
+ *
+ * Unless told not to, a safety snapshot is taken by the same transaction: what the revert gives up is in it.
+ */
+
+import { and, eq } from "drizzle-orm";
+import { type Database, transact, type Transaction } from "../database/client.ts";
+import { volumes } from "../database/schema.ts";
+import type { Actor } from "./actor.ts";
+import { appendAudit } from "./audit.ts";
+import { requireWhole } from "./clone.ts";
+import { appendEvent } from "./event.ts";
+import type { HeadMove } from "./head_move.ts";
+import { advancePool, lockPool, type PoolHead } from "./pool.ts";
+import {
+  getCovered,
+  type MarkerRequest,
+  type PlacedMarker,
+  placeMarkerWithin,
+  requireNewSnapshotName,
+} from "./snapshot.ts";
+import { createTimeline } from "./timeline.ts";
+import { getVolume, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
+
+/** What a revert came to. */
+export interface Reverted extends HeadMove {
+  readonly volume: Volume;
+  /** Writes with a sequence up to it were given up, later ones are in the volume. */
+  readonly sequence: number;
+  readonly safetySnapshotId?: string;
+}
+
+/**
+ * Reverts a volume to a snapshot that covers it whole, and to the size that it had.
+ *
+ * @param safety the snapshot to take first, of this volume; none when absent.
+ * @throws {StorageError} `volume-not-found`, `outside-snapshot`, `name-taken` for the safety snapshot's name.
+ */
+export async function revertVolume(
+  database: Database,
+  actor: Actor,
+  volume: Volume,
+  snapshotId: string,
+  safety: MarkerRequest | undefined,
+  clock: () => Date,
+): Promise<Reverted> {
+  const { pool, volumeId } = volume;
+  return await requireNewSnapshotName(safety?.name, () =>
+    transact(database, async (tx) => {
+      const found = await lockPool(tx, pool.poolId);
+      const current = await getVolume(tx, volumeId, pool.poolId);
+      const source = requireWhole(await getCovered(tx, pool.poolId, snapshotId, volumeId));
+      const placed = safety === undefined
+        ? undefined
+        : await placeMarkerWithin(tx, actor, pool, safety, clock);
+      const head = placed?.left ?? found;
+      const timelineId = await createTimeline(tx, pool.poolId, head, source);
+      const reverted = { ...current, timelineId, blockCount: source.volumeBlocks };
+      await switchTimeline(tx, reverted);
+      await tell(tx, actor, reverted, { snapshotId, head, at: clock() });
+      return toReverted(reverted, { found, head, placed });
+    }));
+}
+
+async function switchTimeline(
+  tx: Transaction,
+  { pool: { poolId }, volumeId, timelineId, blockCount }: Volume,
+): Promise<void> {
+  await tx.update(volumes).set({ timelineId, blockCount })
+    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
+  await advancePool(tx, poolId, { mapVersions: 1 });
+}
+
+async function tell(
+  tx: Transaction,
+  actor: Actor,
+  volume: Volume,
+  { snapshotId, head, at }: { snapshotId: string; head: PoolHead; at: Date },
+): Promise<void> {
+  await appendAudit(tx, actor, toVolumeAudit(volume, "volume.revert", at));
+  const event = toVolumeEvent(volume, "volume.reverted", at);
+  const body = { ...event.body, snapshotId, sequence: head.sequenceAppended };
+  await appendEvent(tx, volume.pool.poolId, { ...event, body });
+}
+
+function toReverted(
+  volume: Volume,
+  { found, head, placed }: { found: PoolHead; head: PoolHead; placed: PlacedMarker | undefined },
+): Reverted {
+  return {
+    volume,
+    sequence: head.sequenceAppended,
+    ...(placed === undefined ? {} : { safetySnapshotId: placed.snapshotId }),
+    found,
+    left: { ...head, mapVersion: head.mapVersion + 1, timelinesCreated: head.timelinesCreated + 1 },
+  };
+}

@@ -1,0 +1,88 @@
+/** Clones and reverts over HTTP. */
+
+import { assertEquals } from "@std/assert";
+import { createTestDoor, createTestVolume, type TestDoor } from "../support/door.ts";
+import { fill, readStamps } from "../support/history.ts";
+import {
+  INVALID_ARGUMENT,
+  INVALID_REQUEST,
+  LIST_INVALID,
+  NAME_TAKEN,
+  type Refusal,
+  refusalsOf,
+  sense,
+  VOLUME_NOT_FOUND,
+} from "./problem.ts";
+
+let door: TestDoor;
+Deno.test.beforeAll(async () => {
+  door = await createTestDoor();
+  await createTestVolume(door, "v", { blockCount: 8 });
+  await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 2, 512) });
+  await door.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
+  await door.call("POST", "/snapshots", { json: { volumes: ["v"], lba: 0, blockCount: 2, name: "part" } });
+});
+Deno.test.afterAll(async () => await door[Symbol.asyncDispose]());
+
+const refuses = refusalsOf(() => door);
+const SNAPSHOT_NOT_FOUND = { status: 404, code: "snapshot-not-found" };
+const OUTSIDE_SNAPSHOT: Refusal = { status: 422, code: "outside-snapshot", scsi: sense(0x5, 0x21, 0x00) };
+
+const clone = (body: unknown): [string, string, { json: unknown }] => ["POST", "/volumes", { json: body }];
+const revert = (body: unknown, volume = "v"): [string, string, { json: unknown }] => [
+  "POST",
+  `/volumes/${volume}/revert`,
+  { json: body },
+];
+
+refuses("an unknown snapshot", clone({ name: "c", source: { snapshot: "no" } }), SNAPSHOT_NOT_FOUND);
+refuses("an unknown volume", clone({ name: "c", source: { snapshot: "s", volume: "no" } }), VOLUME_NOT_FOUND);
+refuses("a part of a volume", clone({ name: "c", source: { snapshot: "part" } }), OUTSIDE_SNAPSHOT);
+refuses("a taken name", clone({ name: "v", source: { snapshot: "s" } }), NAME_TAKEN);
+refuses("a smaller size", clone({ name: "c", source: { snapshot: "s" }, blockCount: 7 }), INVALID_ARGUMENT);
+refuses(
+  "two sizes",
+  clone({ name: "c", source: { snapshot: "s" }, blockCount: 9, sizeBytes: 4608 }),
+  INVALID_REQUEST,
+);
+refuses("no snapshot", clone({ name: "c", source: {} }), INVALID_REQUEST);
+refuses("an unknown field", clone({ name: "c", source: { snapshot: "s", epoch: 0 } }), INVALID_REQUEST);
+refuses("an unknown snapshot", revert({ snapshot: "no" }), SNAPSHOT_NOT_FOUND);
+refuses("an unknown volume", revert({ snapshot: "s" }, "no"), VOLUME_NOT_FOUND);
+refuses("a part of a volume", revert({ snapshot: "part" }), OUTSIDE_SNAPSHOT);
+refuses("a taken name", revert({ snapshot: "s", safetyName: "s" }), NAME_TAKEN);
+refuses("a bad name", revert({ snapshot: "s", safetyName: "-" }), LIST_INVALID);
+refuses(
+  "a name for none",
+  revert({ snapshot: "s", safetySnapshot: false, safetyName: "x" }),
+  INVALID_REQUEST,
+);
+refuses("no snapshot", revert({}), INVALID_REQUEST);
+
+Deno.test("POST /volumes with a source answers a clone; POST …/revert answers where in the queue it was", async () => {
+  const { status, headers, body } = await door.call(...clone({ name: "c", source: { snapshot: "s" } }));
+  assertEquals([status, body.name, body.blockCount], [201, "c", 8]);
+  assertEquals(headers.get("location"), `/volumes/${body.id}`);
+  const { body: written } = await door.call("PUT", "/volumes/c/blocks/1", { octets: fill(5, 1, 512) });
+  const reverted = await door.call(...revert({ snapshot: "s", safetyName: "safe" }));
+  assertEquals([reverted.status, reverted.body.volume.name], [200, "v"]);
+  assertEquals(reverted.body.sequence, written.sequence + 1);
+  assertEquals((await door.call("GET", "/snapshots/safe")).body.id, reverted.body.safetySnapshotId);
+  const bare = await door.call(...revert({ snapshot: "safe", safetySnapshot: false }));
+  assertEquals([bare.status, "safetySnapshotId" in bare.body], [200, false]);
+  assertEquals(readStamps((await door.call("GET", "/volumes/c/blocks/0?count=3")).body, 512), [1, 5, 0]);
+  const { body: audit } = await door.call("GET", "/audit");
+  const actions = audit.records.map(({ action }: { action: string }) => action);
+  assertEquals(actions.filter((action: string) => action.startsWith("volume.")), [
+    "volume.create",
+    "volume.clone",
+    "volume.revert",
+    "volume.revert",
+  ]);
+  const { body: events } = await door.call("GET", "/events?volume=v");
+  const told = events.events.filter(({ type }: { type: string }) => type === "volume.reverted");
+  assertEquals(told.map(({ data }: { data: { sequence: number } }) => data.sequence), [
+    reverted.body.sequence,
+    bare.body.sequence,
+  ]);
+});
