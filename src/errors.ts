@@ -30,6 +30,7 @@ export const ERROR_CODES = [
   "snapshot-not-found",
   "timed-out",
   "too-busy",
+  "unrelated-snapshots",
   "volume-not-found",
 ] as const;
 

@@ -23,6 +23,7 @@ import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
+import { registerRanges } from "./ranges.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -48,6 +49,7 @@ export function createApp(door: Door): DoorApp {
   registerDevices(app, door);
   registerVolumes(app, door);
   registerBlocks(app, door);
+  registerRanges(app, door);
   registerSnapshots(app, door);
   registerAudit(app, door);
   registerEvents(app, door);

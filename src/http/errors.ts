@@ -55,6 +55,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "too-busy": { status: 503, title: "Too many writes wait for their commit", retryAfterSeconds: 1 },
   "too-many-subscribers": { status: 503, title: "Too many subscribers", retryAfterSeconds: 10 },
   "unauthorized": { status: 401, title: "A valid token is required" },
+  "unrelated-snapshots": { status: 422, title: "The snapshots are not of one line" },
   "unsupported-media-type": { status: 415, title: "Unsupported media type" },
   "volume-not-found": { status: 404, title: "No such volume" },
 };

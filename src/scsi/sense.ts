@@ -87,6 +87,7 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "timed-out": checkCondition(ABORTED_COMMAND, 0x2e, 0x02),
   "too-busy": { status: "BUSY" },
   // LOGICAL UNIT NOT SUPPORTED
+  "unrelated-snapshots": null,
   "volume-not-found": checkCondition(ILLEGAL_REQUEST, 0x25, 0x00),
 };
 

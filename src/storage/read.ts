@@ -17,6 +17,7 @@
 import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { type BlockRange, requireInside } from "./block.ts";
+import { newestVersion } from "./block_version.ts";
 import type { Pool } from "./pool.ts";
 import type { CoveredVolume } from "./snapshot.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
@@ -47,9 +48,10 @@ interface BlockRow {
 
 async function selectBlocks(
   { $client: client }: Connection,
-  { poolId, segmentBlocks }: Pool,
+  pool: Pool,
   targets: readonly ReadTarget[],
 ): Promise<BlockRow[]> {
+  const { poolId, segmentBlocks } = pool;
   return await client<BlockRow[]>`
     with recursive target as (
       select r.ordinal, r.lba, r.block_count, r.epoch, coalesce(v.timeline_id, r.timeline_id) as timeline_id,
@@ -77,23 +79,7 @@ async function selectBlocks(
       from unnest(line.timeline_ids, line.epochs) with ordinality as l (timeline_id, epoch, depth)
       cross join lateral (
         select version.data
-        from segment_map m cross join lateral (
-          (
-            select k.sequence, k.data from blocks k
-            where k.pool_id = ${poolId} and k.device_id = m.device_id and k.segment_id = m.segment_id
-              and k.block_index = (b.lba % ${segmentBlocks}::bigint)::integer
-          ) union all (
-            select c.sequence, substring(c.data from
-              (b.lba % ${segmentBlocks}::bigint - c.first_block)::integer * (c.size_bytes / c.block_count)::integer + 1
-              for (c.size_bytes / c.block_count)::integer)
-            from cache c
-            where c.pool_id = ${poolId} and c.segment_id = m.segment_id
-              and c.first_block <= (b.lba % ${segmentBlocks}::bigint)::integer
-              and c.first_block + c.block_count > b.lba % ${segmentBlocks}::bigint
-            order by c.sequence desc limit 1
-          )
-          order by sequence desc limit 1
-        ) version
+        from segment_map m cross join lateral ${newestVersion(client, pool, "data")} version
         where m.pool_id = ${poolId} and m.timeline_id = l.timeline_id and m.epoch <= l.epoch
           and m.slot = b.lba / ${segmentBlocks}::bigint
         order by m.epoch desc limit 1

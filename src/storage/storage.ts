@@ -40,9 +40,25 @@ import {
 } from "./pool.ts";
 import { readSnapshot } from "./read.ts";
 import { Reader } from "./reader.ts";
+import {
+  findLineage,
+  findPartsSince,
+  type FoundRange,
+  listAllocated,
+  listChanged,
+  type RangeQuery,
+} from "./ranges.ts";
 import { type Reverted, revertVolume } from "./revert.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
-import { findSnapshotPlace, getCovered, getSnapshot, listSnapshots, type Snapshot } from "./snapshot.ts";
+import {
+  type CoveredVolume,
+  findSnapshotPlace,
+  getCovered,
+  getSnapshot,
+  listSnapshots,
+  type Snapshot,
+} from "./snapshot.ts";
+import { EPOCH_LIVE } from "./timeline.ts";
 import {
   encodeSnapshotCommand,
   executeSnapshotCommand,
@@ -358,14 +374,82 @@ export class Storage implements AsyncDisposable {
     volume: string | undefined,
     range: BlockRange,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const place = await findSnapshotPlace(this.database, reference, await this.#poolId(pool));
-    const { pool: { poolId } } = place;
-    this.#requireReadable(range, place.pool);
+    const { pool: found, covered } = await this.#findCovered(reference, pool, volume);
+    this.#requireReadable(range, found);
+    return await readSnapshot(this.database, found, covered, range);
+  }
+
+  /** What a snapshot covers of a volume, which may be absent when it covers one only. */
+  async #findCovered(
+    reference: string,
+    poolReference: string | undefined,
+    volume: string | undefined,
+  ): Promise<{ pool: Pool; covered: CoveredVolume }> {
+    const { pool, snapshotId } = await findSnapshotPlace(
+      this.database,
+      reference,
+      await this.#poolId(poolReference),
+    );
     const volumeId = volume === undefined
       ? undefined
-      : (await findVolumePlace(this.database, volume, poolId)).volumeId;
-    const covered = await getCovered(this.database, poolId, place.snapshotId, volumeId);
-    return await readSnapshot(this.database, place.pool, covered, range);
+      : (await findVolumePlace(this.database, volume, pool.poolId)).volumeId;
+    return { pool, covered: await getCovered(this.database, pool.poolId, snapshotId, volumeId) };
+  }
+
+  // Ranges
+
+  /** The allocated blocks of a live volume, as ranges; a page's key is the LBA to go on from. */
+  async listVolumeRanges(
+    reference: string,
+    poolReference: string | undefined,
+    page: RangePageRequest,
+  ): Promise<Page<FoundRange>> {
+    const { pool, timelineId, blockCount: end } = await this.getVolume(reference, poolReference);
+    const parts = await findLineage(this.database, pool.poolId, { timelineId, epoch: EPOCH_LIVE });
+    return await listAllocated(this.database, pool, toRangeQuery(page, { parts, lba: 0, end }));
+  }
+
+  /** The same of a volume as a snapshot has it. */
+  async listSnapshotRanges(
+    reference: string,
+    poolReference: string | undefined,
+    volume: string | undefined,
+    page: RangePageRequest,
+  ): Promise<Page<FoundRange>> {
+    const { pool, covered } = await this.#findCovered(reference, poolReference, volume);
+    const { lba, blockCount } = covered;
+    const parts = await findLineage(this.database, pool.poolId, covered);
+    return await listAllocated(
+      this.database,
+      pool,
+      toRangeQuery(page, { parts, lba, end: lba + blockCount }),
+    );
+  }
+
+  /**
+   * What was written or cleared between an earlier snapshot, the base, and this one, in the blocks that both cover.
+   *
+   * @throws {StorageError} `unrelated-snapshots`, `outside-snapshot` when they cover no block in common.
+   */
+  async listChanges(
+    reference: string,
+    poolReference: string | undefined,
+    volume: string | undefined,
+    baseReference: string,
+    page: RangePageRequest,
+  ): Promise<Page<FoundRange>> {
+    const { pool, covered } = await this.#findCovered(reference, poolReference, volume);
+    const { volumes } = await getSnapshot(this.database, baseReference, pool.poolId);
+    const { parts, base } = await findPartsSince(this.database, pool.poolId, covered, volumes);
+    const lba = Math.max(covered.lba, base.lba);
+    const end = Math.min(covered.lba + covered.blockCount, reachOf(base));
+    if (lba >= end) {
+      throw new StorageError(
+        "outside-snapshot",
+        "Cannot compare the snapshots: they cover no block in common",
+      );
+    }
+    return await listChanged(this.database, pool, toRangeQuery(page, { parts, lba, end }));
   }
 
   // Snapshots
@@ -544,6 +628,27 @@ export class Storage implements AsyncDisposable {
       await this.#feed.whenChanged(poolId, flushWaitPollMs, over);
     }
   }
+}
+
+/** A page of ranges: from which LBA on, and how many at most. */
+export interface RangePageRequest {
+  readonly startLba: number;
+  readonly itemsMax: number;
+}
+
+function toRangeQuery(
+  { startLba, itemsMax }: RangePageRequest,
+  range: Omit<RangeQuery, "itemsMax">,
+): RangeQuery {
+  if (!Number.isSafeInteger(startLba) || startLba < 0) {
+    throw new StorageError("lba-out-of-range", `Cannot list ranges from LBA ${startLba} on`);
+  }
+  return { ...range, lba: Math.max(range.lba, startLba), itemsMax };
+}
+
+/** What lies behind the end that a volume had was not there, and a base that covers all of the volume says so. */
+function reachOf({ lba, blockCount, volumeBlocks }: CoveredVolume): number {
+  return lba + blockCount === volumeBlocks ? Infinity : lba + blockCount;
 }
 
 /** At most so many entries come of the trims of a request. */

@@ -36,9 +36,12 @@ const ROUTES = [
   "GET /snapshots",
   "GET /snapshots/{snapshot}",
   "GET /snapshots/{snapshot}/blocks/{lba}",
+  "GET /snapshots/{snapshot}/changes",
+  "GET /snapshots/{snapshot}/ranges",
   "GET /volumes",
   "GET /volumes/{volume}",
   "GET /volumes/{volume}/blocks/{lba}",
+  "GET /volumes/{volume}/ranges",
   "GET /volumes/{volume}/segments",
   "PATCH /volumes/{volume}",
   "POST /devices",
@@ -180,6 +183,9 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
     await check("GET /volumes", `/volumes${suffix}`);
     await check("GET /volumes/{volume}/segments", `/volumes/v/segments${suffix}`);
     await check("GET /snapshots", `/snapshots${suffix}`);
+    await check("GET /volumes/{volume}/ranges", `/volumes/v/ranges${suffix}`);
+    await check("GET /snapshots/{snapshot}/ranges", `/snapshots/s/ranges${suffix}`);
+    await check("GET /snapshots/{snapshot}/changes", `/snapshots/s/changes${suffix || "?"}&base=s`);
     await check("GET /audit", `/audit${suffix}`);
     await check("GET /events", `/events${suffix}`);
   }

@@ -36,6 +36,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "snapshot-not-found": null,
   "timed-out": "B/2Eh/02h",
   "too-busy": "BUSY",
+  "unrelated-snapshots": null,
   "volume-not-found": "5/25h/00h",
 };
 
