@@ -21,6 +21,7 @@ import type { Door, DoorApp, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
+import { registerImage } from "./image.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
@@ -51,6 +52,7 @@ export function createApp(door: Door): DoorApp {
   registerBlocks(app, door);
   registerRanges(app, door);
   registerSnapshots(app, door);
+  registerImage(app, door);
   registerAudit(app, door);
   registerEvents(app, door);
 

@@ -12,13 +12,14 @@ export type HttpCode =
   | "invalid-request"
   | "method-not-allowed"
   | "not-found"
+  | "range-not-satisfiable"
   | "too-many-subscribers"
   | "unauthorized"
   | "unsupported-media-type";
 
 /** How a code is answered. */
 export interface HttpAnswer {
-  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 422 | 500 | 503 | 504 | 507;
+  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 416 | 422 | 500 | 503 | 504 | 507;
   readonly title: string;
   /** When to try again: for faults that pass. */
   readonly retryAfterSeconds?: number;
@@ -49,6 +50,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "parameter-list-invalid": { status: 422, title: "Invalid field in parameter list" },
   "parameter-list-length-invalid": { status: 422, title: "Parameter list length error" },
   "pool-not-found": { status: 404, title: "No such pool" },
+  "range-not-satisfiable": { status: 416, title: "No such range" },
   "request-too-large": { status: 413, title: "The request is too large" },
   "snapshot-not-found": { status: 404, title: "No such snapshot" },
   "timed-out": { status: 504, title: "Timed out" },

@@ -316,13 +316,21 @@ export async function listSnapshots(
   return toPage(rows, page, (row) => row.snapshot.snapshotId, (row) => toSnapshot(row, covered));
 }
 
+/** Where a snapshot is, and when it was taken. */
+export interface SnapshotPlace {
+  readonly snapshotId: string;
+  readonly pool: Pool;
+  readonly createdAt: Date;
+}
+
 /** Where a snapshot is: enough to read from it. @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
 export async function findSnapshotPlace(
   database: Database,
   reference: string,
   poolId?: string,
-): Promise<{ snapshotId: string; pool: Pool }> {
-  const rows = await database.select({ snapshotId: snapshots.snapshotId, pool: pools }).from(snapshots)
+): Promise<SnapshotPlace> {
+  const { snapshotId, createdAt } = snapshots;
+  const rows = await database.select({ snapshotId, createdAt, pool: pools }).from(snapshots)
     .innerJoin(pools, eq(pools.poolId, snapshots.poolId))
     .where(matchSnapshot(reference, poolId)).limit(2);
   return requireOne(rows, "snapshot-not-found", reference);

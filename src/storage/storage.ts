@@ -13,7 +13,7 @@ import type { Actor } from "./actor.ts";
 import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
 import { Appender } from "./appender.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
-import { cloneVolume } from "./clone.ts";
+import { cloneVolume, requireWhole } from "./clone.ts";
 import { type BlockRange, toBlockCount } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
 import {
@@ -57,6 +57,7 @@ import {
   getSnapshot,
   listSnapshots,
   type Snapshot,
+  type SnapshotPlace,
 } from "./snapshot.ts";
 import { EPOCH_LIVE } from "./timeline.ts";
 import {
@@ -384,16 +385,40 @@ export class Storage implements AsyncDisposable {
     reference: string,
     poolReference: string | undefined,
     volume: string | undefined,
-  ): Promise<{ pool: Pool; covered: CoveredVolume }> {
-    const { pool, snapshotId } = await findSnapshotPlace(
+  ): Promise<SnapshotPlace & { covered: CoveredVolume }> {
+    const place = await findSnapshotPlace(
       this.database,
       reference,
       await this.#poolId(poolReference),
     );
+    const { pool: { poolId }, snapshotId } = place;
     const volumeId = volume === undefined
       ? undefined
-      : (await findVolumePlace(this.database, volume, pool.poolId)).volumeId;
-    return { pool, covered: await getCovered(this.database, pool.poolId, snapshotId, volumeId) };
+      : (await findVolumePlace(this.database, volume, poolId)).volumeId;
+    return { ...place, covered: await getCovered(this.database, poolId, snapshotId, volumeId) };
+  }
+
+  /**
+   * A whole volume as a snapshot has it, to be read in pieces.
+   *
+   * @throws {StorageError} `outside-snapshot` when the snapshot does not cover it whole.
+   */
+  async openImage(
+    reference: string,
+    poolReference: string | undefined,
+    volume: string | undefined,
+  ): Promise<SnapshotImage> {
+    const found = await this.#findCovered(reference, poolReference, volume);
+    const { pool, snapshotId, createdAt } = found;
+    const covered = requireWhole(found.covered);
+    return {
+      snapshotId,
+      volumeId: covered.volumeId,
+      createdAt,
+      blockSizeBytes: pool.blockSizeBytes,
+      sizeBytes: covered.volumeBlocks * pool.blockSizeBytes,
+      read: (range) => readSnapshot(this.database, pool, covered, range),
+    };
   }
 
   // Ranges
@@ -628,6 +653,17 @@ export class Storage implements AsyncDisposable {
       await this.#feed.whenChanged(poolId, flushWaitPollMs, over);
     }
   }
+}
+
+/** A volume as a snapshot has it, to be read in pieces. */
+export interface SnapshotImage {
+  readonly snapshotId: string;
+  readonly volumeId: string;
+  readonly createdAt: Date;
+  readonly blockSizeBytes: number;
+  readonly sizeBytes: number;
+  /** At most as many bytes as one read may have. */
+  readonly read: (range: BlockRange) => Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** A page of ranges: from which LBA on, and how many at most. */

@@ -37,6 +37,7 @@ const ROUTES = [
   "GET /snapshots/{snapshot}",
   "GET /snapshots/{snapshot}/blocks/{lba}",
   "GET /snapshots/{snapshot}/changes",
+  "GET /snapshots/{snapshot}/image",
   "GET /snapshots/{snapshot}/ranges",
   "GET /volumes",
   "GET /volumes/{volume}",
@@ -198,6 +199,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   for (const accept of ["application/json", "application/octet-stream"]) {
     await check("GET /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0?count=2", { headers: { accept } });
     await check("GET /snapshots/{snapshot}/blocks/{lba}", "/snapshots/s/blocks/0", { headers: { accept } });
+    await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image");
+    await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image", { headers: { range: "bytes=1-2" } });
   }
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
