@@ -38,6 +38,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   flushPollMs: 100,
   // Ten steps a second: a step then costs each entry little, and a pool is dirty for a tenth of a second.
   flushGatherMs: 100,
+  // What another process deletes, or what had to wait for the flusher, is looked at again so late.
+  reclaimPollMs: 1_000,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

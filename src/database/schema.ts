@@ -6,6 +6,7 @@
 
 import {
   bigint,
+  boolean,
   customType,
   integer,
   jsonb,
@@ -178,3 +179,15 @@ export const events = pgTable("events", {
   volumeId: uuid("volume_id"),
   body: jsonb("body").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.eventId] })]);
+
+export const reclaims = pgTable("reclaims", {
+  poolId: uuid("pool_id").notNull(),
+  reclaimId: uuid("reclaim_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  epoch: count("epoch").notNull(),
+  doneEpoch: count("done_epoch").notNull().default(-1),
+  doneSlot: count("done_slot").notNull().default(-1),
+  waiting: boolean("waiting").notNull().default(false),
+  segmentsReturned: count("segments_returned").notNull().default(0),
+  lookedAt: moment("looked_at").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.reclaimId] })]);

@@ -80,6 +80,21 @@ export const Event = z.union([
     { snapshotId: Id },
     z.object({ sequence: Sequence }),
   ),
+  message(
+    "SnapshotGoneEvent",
+    ["snapshot.cancelled", "snapshot.deleted"],
+    { snapshotId: Id, volumeId: Id.optional().openapi({ description: "Where it covered one volume" }) },
+    z.object({ sequence: Sequence }),
+  ),
+  message(
+    "ReclaimProgressEvent",
+    ["reclaim.progress"],
+    {},
+    z.object({
+      timelineId: Count.openapi({ description: "Where a reader was gone" }),
+      segmentsReturned: Count.openapi({ description: "Segments that went back to the free list for it" }),
+    }),
+  ),
 ]).openapi("Event");
 
 const query = z.strictObject({

@@ -146,6 +146,19 @@ const getRoute = createRoute({
   responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
 });
 
+const deleteRoute = createRoute({
+  method: "delete",
+  path: "/snapshots/{snapshot}",
+  operationId: "deleteSnapshot",
+  summary: "Delete a snapshot, or cancel it while it is pending",
+  description:
+    "Answers at once; its space is reclaimed in the background. A cancelled one stays as a record, without its name, " +
+    "until it is deleted too.",
+  tags: ["snapshots"],
+  request: { params, query: PoolQuery },
+  responses: { 204: { description: "Deleted or cancelled" }, default: PROBLEM_RESPONSE },
+});
+
 const readRoute = createRoute({
   method: "get",
   path: "/snapshots/{snapshot}/blocks/{lba}",
@@ -192,6 +205,11 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
   app.openapi(getRoute, async (c) => {
     const snapshot = await storage.getSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
     return c.json(toBody(snapshot), 200);
+  });
+
+  app.openapi(deleteRoute, async (c) => {
+    await storage.deleteSnapshot(toActor(c), c.req.valid("param").snapshot, c.req.valid("query").pool);
+    return c.body(null, 204);
   });
 
   app.openapi(readRoute, async (c) => {

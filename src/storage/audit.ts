@@ -24,7 +24,9 @@ export type AuditAction =
   | "volume.resize"
   | "volume.delete"
   | "volume.revert"
-  | "snapshot.create";
+  | "snapshot.cancel"
+  | "snapshot.create"
+  | "snapshot.delete";
 
 /** The SCSI command that carried a request, and how its transaction went. */
 export interface AuditedCommand {

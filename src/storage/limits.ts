@@ -33,6 +33,8 @@ export interface StorageLimits {
   readonly flushPollMs: number;
   /** How long a flusher gathers after a small step before it takes the next; a marker ends that. */
   readonly flushGatherMs: number;
+  /** How long an idle reclaimer waits before it looks again. */
+  readonly reclaimPollMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

@@ -23,9 +23,10 @@ import type { CoveredVolume } from "./snapshot.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
 import type { Volume } from "./volume.ts";
 
-/** What one read looks at: a live volume, or the end of (timeline, epoch). */
+/** What one read looks at: a live volume, or the end of (timeline, epoch) as long as a snapshot reads it. */
 export interface ReadTarget extends BlockRange {
   readonly volumeId?: string;
+  readonly snapshotId?: string;
   readonly timelineId?: number;
   readonly epoch?: number;
 }
@@ -58,16 +59,20 @@ async function selectBlocks(
         v.block_count as volume_blocks
       from unnest(
         ${targets.map(({ volumeId }) => volumeId ?? null)}::uuid[],
+        ${targets.map(({ snapshotId }) => snapshotId ?? null)}::uuid[],
         ${targets.map(({ timelineId }) => timelineId ?? null)}::bigint[],
         ${targets.map(({ epoch }) => epoch ?? EPOCH_LIVE)}::bigint[],
         ${targets.map(({ lba }) => lba)}::bigint[],
         ${targets.map(({ blockCount }) => blockCount)}::bigint[]
-      ) with ordinality as r (volume_id, timeline_id, epoch, lba, block_count, ordinal)
+      ) with ordinality as r (volume_id, snapshot_id, timeline_id, epoch, lba, block_count, ordinal)
       left join lateral (
         select timeline_id, block_count from volumes
         where pool_id = ${poolId} and volume_id = r.volume_id and deleted_at is null limit 1
       ) v on true
-      where coalesce(v.timeline_id, r.timeline_id) is not null
+      where coalesce(v.timeline_id, r.timeline_id) is not null and (r.snapshot_id is null or exists (
+        select from snapshots s
+        where s.pool_id = ${poolId} and s.snapshot_id = r.snapshot_id and s.status in ('pending', 'sealed')
+      ))
     ), ${lineageOf(client, poolId)}
     select ordinal, -1::bigint as lba, volume_blocks, null as data from target
     union all
@@ -91,7 +96,7 @@ async function selectBlocks(
 
 // Verbs
 
-/** Reads all of `targets` by one look, and answers them in their order: nothing for a volume that there is not. */
+/** Reads all of `targets` by one look, and answers them in their order: nothing where there is no such volume or snapshot. */
 export async function readTargets(
   connection: Connection,
   pool: Pool,
@@ -130,11 +135,13 @@ export function requireFound(
 /**
  * The blocks of `range` of a volume as a snapshot has it.
  *
- * @throws {StorageError} `lba-out-of-range` for no range at all, `outside-snapshot` for blocks it does not cover.
+ * @throws {StorageError} `lba-out-of-range` for no range at all, `outside-snapshot` for blocks it does not cover,
+ *   `snapshot-not-found` when it was deleted or cancelled.
  */
 export async function readSnapshot(
   connection: Connection,
   pool: Pool,
+  snapshotId: string,
   covered: CoveredVolume,
   range: BlockRange,
 ): Promise<Uint8Array<ArrayBuffer>> {
@@ -146,6 +153,10 @@ export async function readSnapshot(
     );
   }
   const { timelineId, epoch } = covered;
-  const [found] = await readTargets(connection, pool, [{ ...range, timelineId, epoch }]);
-  return (found as FoundBlocks).bytes;
+  const [found] = await readTargets(connection, pool, [{ ...range, snapshotId, timelineId, epoch }]);
+  if (found !== undefined) return found.bytes;
+  throw new StorageError(
+    "snapshot-not-found",
+    `Cannot read snapshot ${snapshotId}: it is deleted or cancelled`,
+  );
 }

@@ -18,6 +18,7 @@ import { requireWhole } from "./clone.ts";
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { advancePool, lockPool, type PoolHead } from "./pool.ts";
+import { appendReclaims } from "./reclaim.ts";
 import {
   getCovered,
   type MarkerRequest,
@@ -25,7 +26,7 @@ import {
   placeMarkerWithin,
   requireNewSnapshotName,
 } from "./snapshot.ts";
-import { createTimeline } from "./timeline.ts";
+import { createTimeline, EPOCH_LIVE } from "./timeline.ts";
 import { getVolume, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
 
 /** What a revert came to. */
@@ -62,8 +63,10 @@ export async function revertVolume(
       const head = placed?.left ?? found;
       const timelineId = await createTimeline(tx, pool.poolId, head, source);
       const reverted = { ...current, timelineId, blockCount: source.volumeBlocks };
+      const at = clock();
       await switchTimeline(tx, reverted);
-      await tell(tx, actor, reverted, { snapshotId, head, at: clock() });
+      await appendReclaims(tx, pool.poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
+      await tell(tx, actor, reverted, { snapshotId, head, at });
       return toReverted(reverted, { found, head, placed });
     }));
 }

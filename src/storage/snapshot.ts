@@ -339,21 +339,26 @@ export async function findSnapshotPlace(
 /**
  * What a snapshot covers of the volume that a read means: the one of that id, or the only one.
  *
- * @throws {StorageError} `outside-snapshot` for a volume it does not cover, `invalid-argument` when one must be named.
+ * @throws {StorageError} `snapshot-not-found` when it is gone or cancelled, `outside-snapshot` for a volume it does not cover, `invalid-argument` when one must be named.
  */
 export async function getCovered(
-  { $client }: Connection,
+  connection: Connection,
   poolId: string,
   snapshotId: string,
   volumeId?: string,
 ): Promise<CoveredVolume> {
+  const { $client } = connection;
   const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
   const rows = await $client<CoveredRow[]>`
     select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count, volume_blocks
-    from snapshot_volumes
-    where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen}
+    from snapshot_volumes v
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen} and exists (
+      select from snapshots s
+      where s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id and s.status in ('pending', 'sealed')
+    )
     limit 2`;
   if (rows.length === 1) return toCoveredVolume(rows[0]);
+  await requireReadable(connection, poolId, snapshotId);
   if (volumeId !== undefined) {
     throw new StorageError(
       "outside-snapshot",
@@ -366,6 +371,28 @@ export async function getCovered(
       rows.length === 0 ? "none" : "several"
     }; name one`,
   );
+}
+
+/**
+ * Demands that there is a snapshot whose contents can be read. What was read before is then right: nothing of a snapshot is
+ * reclaimed before it is gone.
+ *
+ * @throws {StorageError} `snapshot-not-found`.
+ */
+export async function requireReadable(
+  { $client }: Connection,
+  poolId: string,
+  snapshotId: string,
+): Promise<void> {
+  const [row] = await $client`
+    select from snapshots
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId} and status in ('pending', 'sealed')`;
+  if (row === undefined) {
+    throw new StorageError(
+      "snapshot-not-found",
+      `Cannot read snapshot ${snapshotId}: it is deleted or cancelled`,
+    );
+  }
 }
 
 /** What is left to flush before the seal of a snapshot, and how long that takes at the flusher's rate. */

@@ -40,6 +40,7 @@ import {
 } from "./pool.ts";
 import { readSnapshot } from "./read.ts";
 import { Reader } from "./reader.ts";
+import { Reclaimer } from "./reclaimer.ts";
 import {
   findLineage,
   findPartsSince,
@@ -56,9 +57,11 @@ import {
   getCovered,
   getSnapshot,
   listSnapshots,
+  requireReadable,
   type Snapshot,
   type SnapshotPlace,
 } from "./snapshot.ts";
+import { deleteSnapshot } from "./snapshot_delete.ts";
 import { EPOCH_LIVE } from "./timeline.ts";
 import {
   encodeSnapshotCommand,
@@ -134,6 +137,7 @@ export class Storage implements AsyncDisposable {
   readonly #clock: () => Date;
   readonly #feed: EventFeed;
   readonly #flusher?: Flusher;
+  readonly #reclaimer?: Reclaimer;
   readonly #appenders = new Map<string, Appender>();
   readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
@@ -146,6 +150,8 @@ export class Storage implements AsyncDisposable {
     if (options.flusher) {
       const onFault = options.onFault ?? (() => {});
       this.#flusher = new Flusher(options.database, { limits: options.limits, clock: this.#clock, onFault });
+      const pollMs = options.limits.reclaimPollMs;
+      this.#reclaimer = new Reclaimer(options.database, { pollMs, clock: this.#clock, onFault });
     }
   }
 
@@ -153,12 +159,13 @@ export class Storage implements AsyncDisposable {
   async start(): Promise<void> {
     await this.#feed.start();
     this.#flusher?.start();
+    this.#reclaimer?.start();
   }
 
   /** Finishes what is under way and stops the background; the database stays open. */
   async stop(): Promise<void> {
     await Promise.all([...this.#appenders.values()].map((appender) => appender.settled()));
-    await this.#flusher?.stop();
+    await Promise.all([this.#flusher?.stop(), this.#reclaimer?.stop()]);
     await this.#feed.stop();
   }
 
@@ -302,6 +309,7 @@ export class Storage implements AsyncDisposable {
       revertVolume(this.database, actor, volume, snapshotId, first, this.#clock)
     );
     if (first !== undefined) this.#flusher?.wake();
+    this.#reclaimer?.wake();
     return reverted;
   }
 
@@ -320,6 +328,7 @@ export class Storage implements AsyncDisposable {
 
   async deleteVolume(actor: Actor, reference: string, pool?: string): Promise<void> {
     await deleteVolume(this.database, actor, await this.getVolume(reference, pool), this.#clock());
+    this.#reclaimer?.wake();
   }
 
   async listVolumeSegments(
@@ -375,9 +384,9 @@ export class Storage implements AsyncDisposable {
     volume: string | undefined,
     range: BlockRange,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const { pool: found, covered } = await this.#findCovered(reference, pool, volume);
+    const { pool: found, snapshotId, covered } = await this.#findCovered(reference, pool, volume);
     this.#requireReadable(range, found);
-    return await readSnapshot(this.database, found, covered, range);
+    return await readSnapshot(this.database, found, snapshotId, covered, range);
   }
 
   /** What a snapshot covers of a volume, which may be absent when it covers one only. */
@@ -417,7 +426,7 @@ export class Storage implements AsyncDisposable {
       createdAt,
       blockSizeBytes: pool.blockSizeBytes,
       sizeBytes: covered.volumeBlocks * pool.blockSizeBytes,
-      read: (range) => readSnapshot(this.database, pool, covered, range),
+      read: (range) => readSnapshot(this.database, pool, snapshotId, covered, range),
     };
   }
 
@@ -441,14 +450,13 @@ export class Storage implements AsyncDisposable {
     volume: string | undefined,
     page: RangePageRequest,
   ): Promise<Page<FoundRange>> {
-    const { pool, covered } = await this.#findCovered(reference, poolReference, volume);
+    const { pool, snapshotId, covered } = await this.#findCovered(reference, poolReference, volume);
     const { lba, blockCount } = covered;
     const parts = await findLineage(this.database, pool.poolId, covered);
-    return await listAllocated(
-      this.database,
-      pool,
-      toRangeQuery(page, { parts, lba, end: lba + blockCount }),
-    );
+    const query = toRangeQuery(page, { parts, lba, end: lba + blockCount });
+    const ranges = await listAllocated(this.database, pool, query);
+    await requireReadable(this.database, pool.poolId, snapshotId);
+    return ranges;
   }
 
   /**
@@ -463,8 +471,8 @@ export class Storage implements AsyncDisposable {
     baseReference: string,
     page: RangePageRequest,
   ): Promise<Page<FoundRange>> {
-    const { pool, covered } = await this.#findCovered(reference, poolReference, volume);
-    const { volumes } = await getSnapshot(this.database, baseReference, pool.poolId);
+    const { pool, snapshotId, covered } = await this.#findCovered(reference, poolReference, volume);
+    const { volumes, snapshotId: baseId } = await getSnapshot(this.database, baseReference, pool.poolId);
     const { parts, base } = await findPartsSince(this.database, pool.poolId, covered, volumes);
     const lba = Math.max(covered.lba, base.lba);
     const end = Math.min(covered.lba + covered.blockCount, reachOf(base));
@@ -474,7 +482,9 @@ export class Storage implements AsyncDisposable {
         "Cannot compare the snapshots: they cover no block in common",
       );
     }
-    return await listChanged(this.database, pool, toRangeQuery(page, { parts, lba, end }));
+    const changes = await listChanged(this.database, pool, toRangeQuery(page, { parts, lba, end }));
+    for (const id of [snapshotId, baseId]) await requireReadable(this.database, pool.poolId, id);
+    return changes;
   }
 
   // Snapshots
@@ -525,6 +535,13 @@ export class Storage implements AsyncDisposable {
       if (snapshot.status !== "pending") return snapshot;
     }
     return await getSnapshot(this.database, snapshotId, pool.poolId);
+  }
+
+  /** Deletes a snapshot, or cancels it while it is pending; its space is reclaimed in the background. */
+  async deleteSnapshot(actor: Actor, reference: string, pool?: string): Promise<void> {
+    const place = await findSnapshotPlace(this.database, reference, await this.#poolId(pool));
+    await deleteSnapshot(this.database, actor, place, this.#clock());
+    this.#reclaimer?.wake();
   }
 
   // Audit and events

@@ -5,7 +5,7 @@
  * Invariant, *one lock* (8): growing and deleting change what an append may do, so they take the pool row's lock and raise
  * the map version. Creating only adds: who does not know a volume looks it up.
  *
- * A deleted volume keeps its row and its timeline, because snapshots may stand on it.
+ * A deleted volume keeps its row, because events and snapshots name it; what only it could read is reclaimed.
  */
 
 import { and, asc, eq, gt, inArray, isNull, or } from "drizzle-orm";
@@ -20,7 +20,8 @@ import { appendEvent, type EventType } from "./event.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool } from "./pool.ts";
-import { createTimeline } from "./timeline.ts";
+import { appendReclaims } from "./reclaim.ts";
+import { createTimeline, EPOCH_LIVE } from "./timeline.ts";
 
 /** A volume and the pool it lives in. */
 export interface Volume {
@@ -193,6 +194,7 @@ export async function deleteVolume(
     await tx.update(volumes).set({ deletedAt: at })
       .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
     await advancePool(tx, pool.poolId, { mapVersions: 1 });
+    await appendReclaims(tx, pool.poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
     await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
     await appendEvent(tx, pool.poolId, toVolumeEvent(current, "volume.deleted", at));
   });

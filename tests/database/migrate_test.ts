@@ -16,6 +16,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0003_append_behind.sql",
         "0004_vacuum_blocks.sql",
         "0005_lineage.sql",
+        "0006_reclaim.sql",
       ],
       [],
       [],

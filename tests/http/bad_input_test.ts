@@ -372,7 +372,7 @@ for (
     ["/volumes/v/blocks/0", "DELETE, GET, HEAD, PUT"],
     ["/volumes/v/writes", "POST"],
     ["/snapshots", "GET, HEAD, POST"],
-    ["/snapshots/some", "GET, HEAD"],
+    ["/snapshots/some", "DELETE, GET, HEAD"],
     ["/snapshots/some/blocks/0", "GET, HEAD"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],

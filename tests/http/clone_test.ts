@@ -86,3 +86,30 @@ Deno.test("POST /volumes with a source answers a clone; POST …/revert answers 
     bare.body.sequence,
   ]);
 });
+
+refuses("an unknown snapshot", ["DELETE", "/snapshots/no"], SNAPSHOT_NOT_FOUND);
+refuses("a query it does not know", ["DELETE", "/snapshots/s?force=1"], INVALID_REQUEST);
+
+Deno.test("DELETE /snapshots/{snapshot} cancels what is pending, deletes what is sealed, and tells both", async () => {
+  await createTestVolume(door, "d", { blockCount: 8 });
+  await door.call("PUT", "/volumes/d/blocks/0", { octets: fill(1, 2, 512) });
+  await door.call("POST", "/snapshots", { json: { volumes: ["d"], name: "pending" } });
+  const { body: { id } } = await door.call("GET", "/snapshots/pending");
+  assertEquals((await door.call("DELETE", "/snapshots/pending")).status, 204);
+  const { body: cancelled } = await door.call("GET", `/snapshots/${id}`);
+  assertEquals([cancelled.status, cancelled.name], ["cancelled", undefined]);
+  assertEquals((await door.call("GET", `/snapshots/${id}/blocks/0`)).status, 404);
+  await door.call("POST", "/snapshots", { json: { volumes: ["d"], name: "pending" } });
+  await door.system.drain();
+  for (const reference of ["pending", id]) {
+    assertEquals((await door.call("DELETE", `/snapshots/${reference}`)).status, 204);
+    assertEquals((await door.call("GET", `/snapshots/${reference}`)).status, 404);
+  }
+  const { body: { events } } = await door.call("GET", "/events?volume=d");
+  assertEquals(events.map(({ type }: { type: string }) => type), [
+    "volume.created",
+    "snapshot.cancelled",
+    "snapshot.deleted",
+    "snapshot.deleted",
+  ]);
+});

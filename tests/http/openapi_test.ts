@@ -20,6 +20,7 @@ const text = await Deno.readTextFile(new URL("../../openapi.yaml", import.meta.u
 const document = parse(text) as any;
 
 const ROUTES = [
+  "DELETE /snapshots/{snapshot}",
   "DELETE /volumes/{volume}",
   "DELETE /volumes/{volume}/blocks/{lba}",
   "GET /audit",
@@ -207,6 +208,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });
   await check("POST /volumes/{volume}/revert", "/volumes/v/revert", { json: { snapshot: "s" } });
   await check("DELETE /volumes/{volume}", "/volumes/v");
+  await check("DELETE /snapshots/{snapshot}", "/snapshots/s");
+  await check("GET /events", "/events?pool=p&type=snapshot.deleted,snapshot.cancelled,reclaim.progress");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.
   for (const route of ROUTES.filter((route) => !route.startsWith("GET /health"))) {

@@ -1,0 +1,275 @@
+/**
+ * Reclaim: segments that no reader needs any more go back to the free list.
+ *
+ * The readers of a timeline are its live volume, the snapshots on it, and the timelines that start from it. Each reads up to an
+ * epoch. Two segments of one slot whose epochs lie between the same two readers cannot be told apart: what the younger lacks is
+ * moved into it, and the older is free. Above the youngest reader nothing is read at all. A timeline without readers goes
+ * as a whole, and was a reader of the one it started from.
+ *
+ * Why that needs no pool lock, and holds up no append:
+ * - An epoch that is closed gets no more entries, and only segments of closed epochs are freed, when none of their entries is left in
+ *   the cache. The open epoch's map, which appends remember, is never changed.
+ * - Readers come and go under the pool's lock, and none can come back to an epoch that nobody reads: whoever starts from a snapshot
+ *   finds it there. New ones read at least the epoch that was open. So a list of readers may be old, as long as nothing
+ *   is merged into an epoch that was opened after it was read.
+ * - A block that is moved keeps its sequence, so a newer one of the younger segment, flushed or not, goes on to win.
+ *
+ * A step is one bounded transaction. It holds the pool's tail, the right to move blocks, so it and the flusher take turns.
+ * Killed anywhere, it did nothing.
+ */
+
+import type { Transaction } from "../database/client.ts";
+import { appendEvent } from "./event.ts";
+import { createId } from "./identifier.ts";
+import type { TimelinePoint } from "./timeline.ts";
+
+/** Rows of the map that one step looks at. */
+const ROWS_MAX = 64;
+
+/** What a step did. */
+export interface Reclaimed {
+  /** Nothing is left to look at. */
+  readonly idle: boolean;
+  readonly segmentsReturned: number;
+}
+
+// Statements
+
+interface Task {
+  reclaim_id: string;
+  timeline_id: number;
+  epoch: number;
+  done_epoch: number;
+  done_slot: number;
+  waiting: boolean;
+  segments_returned: number;
+}
+
+async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefined> {
+  await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
+  const [task] = await tx.$client<Task[]>`
+    select reclaim_id, timeline_id, epoch, done_epoch, done_slot, waiting, segments_returned
+    from reclaims where pool_id = ${poolId} order by looked_at, reclaim_id limit 1`;
+  return task;
+}
+
+interface Readers {
+  /** Somebody reads just this epoch. */
+  read: boolean;
+  /** The nearest reader of an older epoch. */
+  older: number | null;
+  /** The nearest reader of a younger epoch. */
+  younger: number | null;
+  live: boolean;
+  open_epoch: number | null;
+}
+
+async function selectReaders(tx: Transaction, poolId: string, task: Task): Promise<Readers> {
+  const { timeline_id: timelineId, epoch } = task;
+  const [row] = await tx.$client<[Readers]>`
+    with readers as (
+      select v.epoch from snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
+      where v.pool_id = ${poolId} and v.timeline_id = ${timelineId} and s.status in ('pending', 'sealed')
+      union all
+      select parent_epoch from timelines where pool_id = ${poolId} and parent_timeline_id = ${timelineId}
+    )
+    select exists (select from readers where epoch = ${epoch}) as read,
+      (select max(epoch) from readers where epoch < ${epoch}) as older,
+      (select min(epoch) from readers where epoch > ${epoch}) as younger,
+      exists (
+        select from volumes where pool_id = ${poolId} and timeline_id = ${timelineId} and deleted_at is null
+      ) as live,
+      (select open_epoch from timelines where pool_id = ${poolId} and timeline_id = ${timelineId}) as open_epoch`;
+  return row;
+}
+
+interface Row {
+  slot: number;
+  epoch: number;
+  segment_id: number;
+  device_id: string;
+  /** Entries of it are still in the cache. */
+  queued: boolean;
+  younger_segment_id: number | null;
+  younger_device_id: string | null;
+}
+
+/** The next rows in question, and for each the youngest segment that its readers see too. */
+async function selectRows(
+  tx: Transaction,
+  poolId: string,
+  task: Task,
+  above: number,
+  until: number,
+): Promise<Row[]> {
+  return await tx.$client<Row[]>`
+    select m.slot, m.epoch, m.segment_id, m.device_id,
+      exists (select from cache c where c.pool_id = ${poolId} and c.segment_id = m.segment_id) as queued,
+      y.segment_id as younger_segment_id, y.device_id as younger_device_id
+    from (
+      select slot, epoch, segment_id, device_id from segment_map
+      where pool_id = ${poolId} and timeline_id = ${task.timeline_id} and epoch > ${above} and epoch <= ${task.epoch}
+        and (epoch, slot) > (${task.done_epoch}::bigint, ${task.done_slot}::bigint)
+      order by epoch, slot limit ${ROWS_MAX}
+    ) m
+    left join lateral (
+      select segment_id, device_id from segment_map
+      where pool_id = ${poolId} and timeline_id = ${task.timeline_id} and slot = m.slot and epoch > m.epoch
+        and epoch <= ${until}
+      order by epoch limit 1
+    ) y on true
+    order by m.epoch, m.slot`;
+}
+
+/** What the younger segment has, it keeps. */
+async function moveBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {
+  const moved = rows.filter((row) => row.younger_segment_id !== null);
+  if (moved.length === 0) return;
+  await tx.$client`
+    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data)
+    select k.pool_id, r.younger_device_id, r.younger_segment_id, k.block_index, k.sequence, k.data
+    from unnest(${moved.map((row) => row.device_id)}::uuid[], ${moved.map((row) => row.segment_id)}::bigint[],
+      ${moved.map((row) => row.younger_device_id as string)}::uuid[],
+      ${moved.map((row) => row.younger_segment_id as number)}::bigint[])
+      as r (device_id, segment_id, younger_device_id, younger_segment_id)
+    cross join lateral (
+      select pool_id, block_index, sequence, data from blocks
+      where pool_id = ${poolId} and device_id = r.device_id and segment_id = r.segment_id
+      order by block_index
+    ) k
+    on conflict (pool_id, device_id, segment_id, block_index) do nothing`;
+}
+
+async function deleteBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {
+  await tx.$client`
+    delete from blocks b
+    using unnest(${rows.map((row) => row.device_id)}::uuid[], ${rows.map((row) => row.segment_id)}::bigint[])
+      as r (device_id, segment_id)
+    where b.pool_id = ${poolId} and b.device_id = r.device_id and b.segment_id = r.segment_id`;
+}
+
+/** Takes rows out of the map and puts their segments on the free list. The devices' counters come last: appends need them. */
+async function returnSegments(
+  tx: Transaction,
+  poolId: string,
+  timelineId: number,
+  rows: Row[],
+): Promise<void> {
+  const { $client } = tx;
+  const segmentIds = rows.map((row) => row.segment_id);
+  const deviceIds = rows.map((row) => row.device_id);
+  await $client`
+    delete from segment_map m
+    using unnest(${rows.map((row) => row.slot)}::bigint[], ${
+    rows.map((row) => row.epoch)
+  }::bigint[]) as r (slot, epoch)
+    where m.pool_id = ${poolId} and m.timeline_id = ${timelineId} and m.slot = r.slot and m.epoch = r.epoch`;
+  await $client`
+    insert into free_segments (pool_id, segment_id, device_id)
+    select ${poolId}, * from unnest(${segmentIds}::bigint[], ${deviceIds}::uuid[])`;
+  await $client`
+    update devices d set segments_returned = segments_returned + r.segments
+    from (select device_id, count(*) as segments from unnest(${deviceIds}::uuid[]) as u (device_id) group by device_id) r
+    where d.pool_id = ${poolId} and d.device_id = r.device_id`;
+}
+
+async function moveTask(tx: Transaction, poolId: string, task: Task, at: Date): Promise<void> {
+  await tx.$client`
+    update reclaims set done_epoch = ${task.done_epoch}, done_slot = ${task.done_slot}, waiting = ${task.waiting},
+      segments_returned = ${task.segments_returned}, looked_at = ${at.toISOString()}
+    where pool_id = ${poolId} and reclaim_id = ${task.reclaim_id}`;
+}
+
+async function deleteTask(tx: Transaction, poolId: string, { reclaim_id: reclaimId }: Task): Promise<void> {
+  await tx.$client`delete from reclaims where pool_id = ${poolId} and reclaim_id = ${reclaimId}`;
+}
+
+/** Removes a timeline that maps nothing, and answers what it started from. */
+async function deleteTimeline(
+  tx: Transaction,
+  poolId: string,
+  timelineId: number,
+): Promise<TimelinePoint | undefined> {
+  const [row] = await tx.$client<{ parent_timeline_id: number | null; parent_epoch: number }[]>`
+    delete from timelines t where pool_id = ${poolId} and timeline_id = ${timelineId}
+      and not exists (select from segment_map m where m.pool_id = ${poolId} and m.timeline_id = t.timeline_id)
+    returning parent_timeline_id, parent_epoch`;
+  return row === undefined || row.parent_timeline_id === null
+    ? undefined
+    : { timelineId: row.parent_timeline_id, epoch: row.parent_epoch };
+}
+
+// Verbs
+
+/** Has it looked at what `points` alone could tell apart, now that nobody reads them. The pool is locked. */
+export async function appendReclaims(
+  tx: Transaction,
+  poolId: string,
+  points: TimelinePoint[],
+  at: Date,
+): Promise<void> {
+  await tx.$client`
+    insert into reclaims (pool_id, reclaim_id, timeline_id, epoch, looked_at)
+    select ${poolId}, r.reclaim_id, r.timeline_id, r.epoch, ${at.toISOString()}
+    from unnest(${points.map(() => createId())}::uuid[], ${
+    points.map(({ timelineId }) => timelineId)
+  }::bigint[],
+      ${points.map(({ epoch }) => epoch)}::bigint[]) as r (reclaim_id, timeline_id, epoch)`;
+}
+
+/** One step of reclaiming in a pool. */
+export async function reclaimStep(tx: Transaction, poolId: string, at: Date): Promise<Reclaimed> {
+  const task = await lockTask(tx, poolId);
+  if (task === undefined) return { idle: true, segmentsReturned: 0 };
+  const readers = await selectReaders(tx, poolId, task);
+  if (readers.read || readers.open_epoch === null) {
+    await deleteTask(tx, poolId, task);
+    return { idle: false, segmentsReturned: 0 };
+  }
+  const above = readers.older ?? -1;
+  const until = readers.younger ?? (readers.live ? readers.open_epoch : null);
+  const rows = takeOneEpoch(await selectRows(tx, poolId, task, above, until ?? -1));
+  if (rows.length === 0) return await endRound(tx, poolId, task, readers, at);
+  const freed = rows.filter((row) => !row.queued && (until === null || row.younger_segment_id !== null));
+  if (freed.length > 0) {
+    await moveBlocks(tx, poolId, freed);
+    await deleteBlocks(tx, poolId, freed);
+    await returnSegments(tx, poolId, task.timeline_id, freed);
+  }
+  const last = rows[rows.length - 1];
+  await moveTask(tx, poolId, {
+    ...task,
+    done_epoch: last.epoch,
+    done_slot: last.slot,
+    waiting: task.waiting || rows.some(({ queued }) => queued),
+    segments_returned: task.segments_returned + freed.length,
+  }, at);
+  return { idle: false, segmentsReturned: freed.length };
+}
+
+/** Rows of several epochs may stand in a chain, each the younger of the one before. */
+function takeOneEpoch(rows: Row[]): Row[] {
+  return rows.filter(({ epoch }) => epoch === rows[0].epoch);
+}
+
+/** Ends a task, or has it begin again when something had to be left. */
+async function endRound(
+  tx: Transaction,
+  poolId: string,
+  task: Task,
+  { older, younger, live }: Readers,
+  at: Date,
+): Promise<Reclaimed> {
+  if (task.waiting) {
+    await moveTask(tx, poolId, { ...task, done_epoch: -1, done_slot: -1, waiting: false }, at);
+    return { idle: true, segmentsReturned: 0 };
+  }
+  await deleteTask(tx, poolId, task);
+  if (older === null && younger === null && !live) {
+    const parent = await deleteTimeline(tx, poolId, task.timeline_id);
+    if (parent !== undefined) await appendReclaims(tx, poolId, [parent], at);
+  }
+  const { timeline_id: timelineId, segments_returned: segmentsReturned } = task;
+  await appendEvent(tx, poolId, { type: "reclaim.progress", at, body: { timelineId, segmentsReturned } });
+  return { idle: false, segmentsReturned: 0 };
+}

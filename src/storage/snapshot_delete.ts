@@ -1,0 +1,136 @@
+/**
+ * Deleting snapshots, and cancelling those that are still pending.
+ *
+ *     pending ──(cancelled)──► cancelled ──(deleted)──► gone
+ *     sealed  ──(deleted)────────────────────────────► gone
+ *
+ * Both answer at once, whatever the snapshot covers: what it alone could tell apart is looked at in the background
+ * ({@linkcode reclaimStep}). A pending snapshot's marker becomes an entry that does nothing, so the sequences stay without
+ * gaps and the counters right. That needs the pool's tail, the right to take markers out of the queue, and it is taken before the
+ * pool's lock: nobody who writes waits for a flush.
+ *
+ * Under the pool's lock nobody can start from the snapshot any more; who did so before is a reader by then.
+ */
+
+import { and, eq } from "drizzle-orm";
+import { type Database, transact, type Transaction } from "../database/client.ts";
+import { snapshots, snapshotVolumes } from "../database/schema.ts";
+import { StorageError } from "../errors.ts";
+import { reselectedPhases } from "../scsi/phases.ts";
+import type { Actor } from "./actor.ts";
+import { appendAudit, completeAudit } from "./audit.ts";
+import { appendEvent } from "./event.ts";
+import { lockPool } from "./pool.ts";
+import { appendReclaims } from "./reclaim.ts";
+import type { SnapshotPlace } from "./snapshot.ts";
+import type { TimelinePoint } from "./timeline.ts";
+
+// Statements
+
+interface Row {
+  snapshot_id: string;
+  name: string | null;
+  status: "pending" | "sealed" | "cancelled" | "failed";
+  marker_sequence: number;
+  audit_id: string;
+  scsi_status: string | null;
+}
+
+async function lockTail(tx: Transaction, poolId: string): Promise<void> {
+  await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
+}
+
+async function selectSnapshot(tx: Transaction, poolId: string, snapshotId: string): Promise<Row> {
+  const [row] = await tx.$client<Row[]>`
+    select s.snapshot_id, s.name, s.status, s.marker_sequence, s.audit_id, a.scsi_status
+    from snapshots s join audit a on a.pool_id = s.pool_id and a.audit_id = s.audit_id
+    where s.pool_id = ${poolId} and s.snapshot_id = ${snapshotId}`;
+  if (row === undefined) throw new StorageError("snapshot-not-found", `Cannot find snapshot ${snapshotId}`);
+  return row;
+}
+
+/** What the snapshot read, and of which volume. */
+async function selectPoints(
+  tx: Transaction,
+  poolId: string,
+  snapshotId: string,
+): Promise<(TimelinePoint & { volumeId: string })[]> {
+  const rows = await tx.$client<{ volume_id: string; timeline_id: number; epoch: number }[]>`
+    select volume_id, timeline_id, epoch from snapshot_volumes
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+  return rows.map((row) => ({ volumeId: row.volume_id, timelineId: row.timeline_id, epoch: row.epoch }));
+}
+
+/** What is left is a trim of nothing. */
+async function neutralizeMarker(tx: Transaction, poolId: string, sequence: number): Promise<void> {
+  await tx.$client`
+    update cache set kind = 'trim', data = null
+    where pool_id = ${poolId} and sequence = ${sequence} and kind = 'marker'`;
+}
+
+// Verbs
+
+/**
+ * Deletes a snapshot; one that is pending is cancelled, and stays as a record until it is deleted once more.
+ *
+ * @throws {StorageError} `snapshot-not-found`.
+ */
+export async function deleteSnapshot(
+  database: Database,
+  actor: Actor,
+  { pool: { poolId }, snapshotId }: SnapshotPlace,
+  at: Date,
+): Promise<void> {
+  await transact(database, async (tx) => {
+    const { status } = await selectSnapshot(tx, poolId, snapshotId);
+    if (status === "pending") await lockTail(tx, poolId);
+    await lockPool(tx, poolId);
+    // Sealed meanwhile, or deleted by somebody else.
+    const row = await selectSnapshot(tx, poolId, snapshotId);
+    const points = await selectPoints(tx, poolId, snapshotId);
+    if (row.status === "pending") await cancel(tx, actor, poolId, row, at);
+    else await remove(tx, actor, poolId, row, at);
+    if (row.status !== "cancelled") await appendReclaims(tx, poolId, points, at);
+    await appendEvent(tx, poolId, {
+      type: row.status === "pending" ? "snapshot.cancelled" : "snapshot.deleted",
+      at,
+      snapshotId,
+      // Who follows a volume would not find it by what the snapshot covered any more.
+      ...(points.length === 1 ? { volumeId: points[0].volumeId } : {}),
+      body: { sequence: row.marker_sequence },
+    });
+  });
+}
+
+async function cancel(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {
+  const { snapshot_id: snapshotId, audit_id: auditId } = row;
+  await neutralizeMarker(tx, poolId, row.marker_sequence);
+  await tx.update(snapshots).set({ status: "cancelled", name: null }).where(isSnapshot(poolId, snapshotId));
+  if (row.scsi_status === null) {
+    await completeAudit(tx, poolId, auditId, reselectedPhases(at), "CHECK CONDITION");
+  }
+  await appendAudit(tx, actor, toAudit(row, poolId, "snapshot.cancel", at));
+}
+
+async function remove(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {
+  const { snapshot_id: snapshotId } = row;
+  await tx.delete(snapshotVolumes).where(
+    and(eq(snapshotVolumes.poolId, poolId), eq(snapshotVolumes.snapshotId, snapshotId)),
+  );
+  await tx.delete(snapshots).where(isSnapshot(poolId, snapshotId));
+  await appendAudit(tx, actor, toAudit(row, poolId, "snapshot.delete", at));
+}
+
+function isSnapshot(poolId: string, snapshotId: string) {
+  return and(eq(snapshots.poolId, poolId), eq(snapshots.snapshotId, snapshotId));
+}
+
+function toAudit(row: Row, poolId: string, action: "snapshot.cancel" | "snapshot.delete", at: Date) {
+  return {
+    poolId,
+    at,
+    action,
+    targetId: row.snapshot_id,
+    ...(row.name === null ? {} : { targetName: row.name }),
+  };
+}

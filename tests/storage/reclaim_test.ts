@@ -1,0 +1,242 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { transact } from "../../src/database/client.ts";
+import { StorageError } from "../../src/errors.ts";
+import { reclaimStep } from "../../src/storage/reclaim.ts";
+import { assertSpaceIsSound } from "../support/audit_space.ts";
+import { fill, readStamps } from "../support/history.ts";
+import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+
+const write = (lba: number, stamp: number, blockCount = 1) => ({
+  lba,
+  data: fill(stamp, blockCount, BLOCK_BYTES),
+});
+
+async function take(
+  { storage }: TestStorage,
+  name: string,
+  volume = "v",
+  untilSealed = false,
+): Promise<void> {
+  const snapshot = { volumes: [volume], name, untilSealed };
+  await storage.takeSnapshot(TESTER, snapshot, AbortSignal.timeout(1e4));
+}
+
+async function live({ storage }: TestStorage, volume: string, blockCount: number): Promise<number[]> {
+  return readStamps(await storage.readVolume(volume, undefined, { lba: 0, blockCount }), BLOCK_BYTES);
+}
+
+async function then({ storage }: TestStorage, name: string, blockCount: number): Promise<number[]> {
+  const range = { lba: 0, blockCount };
+  return readStamps(await storage.readSnapshot(name, undefined, undefined, range), BLOCK_BYTES);
+}
+
+/** Takes reclaim steps until there is nothing to do. Answers how many segments came back. */
+async function reclaim({ test: { database }, storage }: TestStorage): Promise<number> {
+  const { poolId } = await storage.getPool("main");
+  let returned = 0;
+  for (let steps = 0; steps < 10_000; steps++) {
+    const { idle, segmentsReturned } = await transact(database, (tx) => reclaimStep(tx, poolId, new Date()));
+    returned += segmentsReturned;
+    if (idle) return returned;
+  }
+  throw new Error("Reclaiming does not end");
+}
+
+async function mapped({ storage }: TestStorage): Promise<number> {
+  const { segmentCount, freeSegments } = await storage.getPool("main");
+  return segmentCount - freeSegments;
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return (await assertRejects(() => promise, StorageError) as StorageError).code;
+}
+
+Deno.test("deleting a snapshot leaves the live volume and the other snapshots as they are, and returns what it alone read", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 8 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 8)]);
+  await take(test, "a");
+  await storage.append(TESTER, "v", undefined, [write(1, 20, 2)]);
+  await take(test, "b");
+  await storage.append(TESTER, "v", undefined, [write(2, 30), { lba: 5, trim: 1 }]);
+  await take(test, "c");
+  await storage.append(TESTER, "v", undefined, [write(0, 40)]);
+  await test.drain();
+  assertEquals(await mapped(test), 6);
+  const contents = { a: await then(test, "a", 8), c: await then(test, "c", 8), v: await live(test, "v", 8) };
+  await storage.deleteSnapshot(TESTER, "b");
+  assertEquals(await reclaim(test), 1);
+  assertEquals([await then(test, "a", 8), await then(test, "c", 8), await live(test, "v", 8)], [
+    contents.a,
+    contents.c,
+    contents.v,
+  ]);
+  assertEquals(await codeOf(then(test, "b", 8)), "snapshot-not-found");
+  await storage.deleteSnapshot(TESTER, "c");
+  await storage.deleteSnapshot(TESTER, "a");
+  await reclaim(test);
+  assertEquals(await live(test, "v", 8), contents.v);
+  assertEquals(await mapped(test), 2);
+  await assertSpaceIsSound(test.test.database);
+});
+
+Deno.test("deleting everything returns every segment, in whichever order, clones and reverts included", async () => {
+  for (const order of ["clones last", "clones first"]) {
+    await using test = await createTestStorage();
+    const { storage } = test;
+    await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+    await storage.append(TESTER, "v", undefined, [write(0, 1, 40)]);
+    await take(test, "a");
+    await storage.cloneVolume(TESTER, { name: "c", snapshot: "a" });
+    await storage.append(TESTER, "c", undefined, [write(3, 50, 5)]);
+    await take(test, "ca", "c");
+    await storage.cloneVolume(TESTER, { name: "d", snapshot: "ca" });
+    await storage.append(TESTER, "d", undefined, [write(9, 60)]);
+    await storage.append(TESTER, "v", undefined, [write(7, 70)]);
+    await storage.revertVolume(TESTER, "v", undefined, "a", { name: "safe" });
+    await storage.append(TESTER, "v", undefined, [write(8, 80)]);
+    const d = await live(test, "d", 40);
+    const steps = [
+      () => storage.deleteSnapshot(TESTER, "a"),
+      () => storage.deleteVolume(TESTER, "v"),
+      () => storage.deleteSnapshot(TESTER, "safe"),
+      () => storage.deleteSnapshot(TESTER, "ca"),
+      () => storage.deleteVolume(TESTER, "c"),
+      () => storage.deleteVolume(TESTER, "d"),
+    ];
+    if (order === "clones first") steps.reverse();
+    for (const [index, step] of steps.entries()) {
+      await test.drain();
+      await step();
+      await reclaim(test);
+      await assertSpaceIsSound(test.test.database);
+      if (order === "clones last" && index < 5) assertEquals(await live(test, "d", 40), d);
+    }
+    assertEquals(await mapped(test), 0);
+    const [{ left }] = await test.test.database.$client`
+      select (select count(*) from timelines) + (select count(*) from blocks) + (select count(*) from reclaims) as left`;
+    assertEquals(left, 0);
+  }
+});
+
+Deno.test("reclaiming waits for entries that are still in the queue, and a newer one there goes on to win", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 4 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 3)]);
+  await take(test, "a");
+  await storage.append(TESTER, "v", undefined, [write(1, 9)]);
+  await storage.deleteSnapshot(TESTER, "a");
+  assertEquals(
+    (await storage.getSnapshot((await storage.listSnapshots(undefined, { itemsMax: 1 })).items[0].snapshotId))
+      .status,
+    "cancelled",
+  );
+  assertEquals([await reclaim(test), await live(test, "v", 4)], [0, [1, 9, 3, 0]]);
+  await test.drain();
+  assertEquals([await reclaim(test), await live(test, "v", 4)], [1, [1, 9, 3, 0]]);
+
+  await take(test, "b");
+  await test.drain();
+  await storage.append(TESTER, "v", undefined, [write(0, 7)]);
+  await storage.deleteSnapshot(TESTER, "b");
+  assertEquals([await reclaim(test), await live(test, "v", 4)], [1, [7, 9, 3, 0]]);
+  await test.drain();
+  assertEquals(await live(test, "v", 4), [7, 9, 3, 0]);
+  await assertSpaceIsSound(test.test.database);
+});
+
+Deno.test("cancelling a pending snapshot takes its marker out of the queue; those around it are sealed as ever", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 4 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  await take(test, "a");
+  await storage.append(TESTER, "v", undefined, [write(0, 2)]);
+  await take(test, "b");
+  await storage.append(TESTER, "v", undefined, [write(0, 3)]);
+  await take(test, "c");
+  const { snapshotId } = await storage.getSnapshot("b");
+  await storage.deleteSnapshot(TESTER, "b");
+  const { items } = await storage.listCache("main", { itemsMax: 10 });
+  assertEquals(items.map(({ kind }) => kind), ["write", "marker", "write", "trim", "write", "marker"]);
+  assertEquals(
+    await codeOf(storage.readSnapshot(snapshotId, undefined, undefined, { lba: 0, blockCount: 1 })),
+    "snapshot-not-found",
+  );
+  assertEquals(
+    await codeOf(storage.cloneVolume(TESTER, { name: "x", snapshot: snapshotId })),
+    "snapshot-not-found",
+  );
+  await test.drain();
+  await reclaim(test);
+  assertEquals([await then(test, "a", 1), await then(test, "c", 1)], [[1], [3]]);
+  const statuses = (await storage.listSnapshots(undefined, { itemsMax: 10 })).items.map(({ status }) =>
+    status
+  );
+  assertEquals(statuses, ["sealed", "cancelled", "sealed"]);
+  const { dirtyEntries, sequenceAppended, sequenceFlushed } = await storage.getPool("main");
+  assertEquals([dirtyEntries, sequenceFlushed], [0, sequenceAppended]);
+  await take(test, "b");
+  await storage.deleteSnapshot(TESTER, snapshotId);
+  assertEquals(await codeOf(storage.getSnapshot(snapshotId)), "snapshot-not-found");
+  assertEquals(await codeOf(storage.deleteSnapshot(TESTER, snapshotId)), "snapshot-not-found");
+});
+
+Deno.test("whoever waits for the seal of a snapshot that is cancelled is told so", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 4 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  const snapshot = { volumes: ["v"], name: "s", untilSealed: true };
+  const waiting = storage.takeSnapshot(TESTER, snapshot, AbortSignal.timeout(2e4));
+  for (let looks = 0; looks < 10_000; looks++) {
+    const { items } = await storage.listSnapshots(undefined, { itemsMax: 1 });
+    if (items.length > 0) break;
+  }
+  await storage.deleteSnapshot(TESTER, "s");
+  const { status, auditId } = await waiting;
+  assertEquals(status, "cancelled");
+  assertEquals((await storage.getAuditRecord(auditId)).command?.scsiStatus, "CHECK CONDITION");
+});
+
+Deno.test("segments that came back are taken again", async () => {
+  await using test = await createTestStorage({ deviceBlocks: 8 });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  for (let round = 1; round <= 5; round++) {
+    await storage.append(TESTER, "v", undefined, [write(0, round, 8)]);
+    assertEquals(await live(test, "v", 8), Array.from({ length: 8 }, (_, i) => round + i));
+    assertEquals(await codeOf(storage.append(TESTER, "v", undefined, [write(50, 1)])), "insufficient-space");
+    await test.drain();
+    await storage.deleteVolume(TESTER, "v");
+    assertEquals(await reclaim(test), 2);
+    await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
+  }
+  await assertSpaceIsSound(test.test.database);
+});
+
+Deno.test("the reclaimer works by itself, and a read of a snapshot that goes meanwhile is refused, never wrong", async () => {
+  await using test = await createTestStorage({ flusher: true });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 40)]);
+  await take(test, "s", "v", true);
+  await storage.append(TESTER, "v", undefined, [write(0, 101, 40)]);
+  await storage.flushPool("main", AbortSignal.timeout(1e4));
+  const expected = Array.from({ length: 40 }, (_, i) => i + 1);
+  const { snapshotId } = await storage.getSnapshot("s");
+  const reads = Array.from({ length: 200 }, async () => {
+    try {
+      assertEquals(await then(test, snapshotId, 40), expected);
+    } catch (error) {
+      assertEquals((error as StorageError).code, "snapshot-not-found");
+    }
+  });
+  await storage.deleteSnapshot(TESTER, "s");
+  await Promise.all(reads);
+  for (let looks = 0; looks < 10_000 && await mapped(test) > 10; looks++);
+  assertEquals(await mapped(test), 10);
+  await assertSpaceIsSound(test.test.database);
+});
