@@ -18,7 +18,7 @@
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { StorageError } from "../errors.ts";
-import { isConnectionError } from "./connection_error.ts";
+import { isConnectionError, isOverdue } from "./connection_error.ts";
 import { SingleConnections } from "./single_connections.ts";
 import { withWholeResults } from "./whole_results.ts";
 
@@ -50,15 +50,17 @@ export type Connection = Database | Transaction;
 
 /**
  * postgres.js asks for the server's array types in the background whenever it connects. If the connection is lost just then it
- * connects again, and rejects a promise that nobody holds, which would end the process. So the loss of a connection that nobody awaits is
- * let pass, and nothing else.
+ * connects again, and rejects a promise that nobody holds, which would end the process; so does that question when it is cancelled or
+ * takes too long. So the loss of a connection that nobody awaits, and that question, are let pass, and nothing else.
  */
 function forgiveLostConnections(): void {
   globalThis.addEventListener("unhandledrejection", forgive);
 }
 
 function forgive(event: PromiseRejectionEvent): void {
-  if (isConnectionError(event.reason)) event.preventDefault();
+  const { reason } = event;
+  const isArrayTypes = isOverdue(reason) && String(reason.query).includes("pg_catalog.pg_type");
+  if (isConnectionError(reason) || isArrayTypes) event.preventDefault();
 }
 
 /** Opens the pool of connections that `url` names (`postgres://…`; a percent-encoded or `host=` socket directory works). */

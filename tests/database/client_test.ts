@@ -45,6 +45,8 @@ Deno.test("transact() rolls back what its body did before it failed", async () =
 Deno.test("openDatabase() lets pass the loss of a connection that nobody awaits: the process goes on", async () => {
   await using test = await createTestDatabase("template1");
   void Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
+  const query = "select b.oid, b.typarray from pg_catalog.pg_type a";
+  void Promise.reject(Object.assign(new Error("canceling statement"), { code: "57014", query }));
   assertEquals((await test.database.$client`select 1 as one`)[0].one, 1);
 });
 
