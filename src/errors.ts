@@ -16,6 +16,7 @@ export const ERROR_CODES = [
   "cdb-opcode-unknown",
   "database-unavailable",
   "device-not-found",
+  "held",
   "insufficient-space",
   "invalid-argument",
   "lba-out-of-range",

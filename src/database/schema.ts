@@ -134,6 +134,8 @@ export const snapshots = pgTable("snapshots", {
   auditId: uuid("audit_id").notNull(),
   createdAt: moment("created_at").notNull(),
   sealedAt: moment("sealed_at"),
+  heldUntil: moment("held_until"),
+  holdReason: text("hold_reason"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const snapshotVolumes = pgTable("snapshot_volumes", {

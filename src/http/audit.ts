@@ -73,6 +73,7 @@ const AuditRecord = z.object({
     "snapshot.cancel",
     "snapshot.create",
     "snapshot.delete",
+    "snapshot.hold",
   ]),
   targetId: Id,
   targetName: z.string().optional(),

@@ -35,6 +35,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "cdb-opcode-unknown": { status: 422, title: "Unknown operation code in CDB" },
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
+  "held": { status: 409, title: "The snapshot is held" },
   "incomplete-body": { status: 400, title: "The request's body ended early" },
   "insufficient-space": { status: 507, title: "The pool is out of segments" },
   "internal-error": { status: 500, title: "Internal error" },

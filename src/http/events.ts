@@ -87,6 +87,12 @@ export const Event = z.union([
     z.object({ sequence: Sequence }),
   ),
   message(
+    "SnapshotHeldEvent",
+    ["snapshot.held"],
+    { snapshotId: Id },
+    z.object({ until: Moment, reason: z.string() }),
+  ),
+  message(
     "ReclaimProgressEvent",
     ["reclaim.progress"],
     {},

@@ -6,6 +6,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { decodeSnapshotCdb, formatHex, parseCdbHex } from "../scsi/cdb.ts";
 import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
 import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
+import { HOLD_REASON_LENGTH_MAX } from "../storage/hold.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
 import { answerBlocks } from "./blocks.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor, whileConnected } from "./door.ts";
@@ -74,7 +75,13 @@ const Snapshot = z.object({
   auditId: Id,
   createdAt: Moment,
   sealedAt: Moment.optional(),
+  hold: z.object({ until: Moment, reason: z.string() }).optional(),
 }).openapi("Snapshot");
+
+const NewHold = z.strictObject({
+  until: z.iso.datetime({ offset: true }).openapi({ description: "Nobody can delete the snapshot before" }),
+  reason: z.string().max(HOLD_REASON_LENGTH_MAX).default(""),
+}).openapi("NewHold");
 
 const InWords = z.strictObject({
   volumes: listOf(Reference).optional().openapi({
@@ -146,6 +153,17 @@ const getRoute = createRoute({
   responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
 });
 
+const holdRoute = createRoute({
+  method: "put",
+  path: "/snapshots/{snapshot}/hold",
+  operationId: "holdSnapshot",
+  summary: "Hold a snapshot: nobody can delete it before that moment",
+  description: "Also while it is pending. A hold can be extended, and never shortened; it ends by itself.",
+  tags: ["snapshots"],
+  request: { params, query: PoolQuery, ...jsonBody(NewHold) },
+  responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
+});
+
 const deleteRoute = createRoute({
   method: "delete",
   path: "/snapshots/{snapshot}",
@@ -207,6 +225,14 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     return c.json(toBody(snapshot), 200);
   });
 
+  app.openapi(holdRoute, async (c) => {
+    const { until, reason } = c.req.valid("json");
+    const { snapshot } = c.req.valid("param");
+    const hold = { until: new Date(until), reason };
+    const held = await storage.holdSnapshot(toActor(c), snapshot, c.req.valid("query").pool, hold);
+    return c.json(toBody(held), 200);
+  });
+
   app.openapi(deleteRoute, async (c) => {
     await storage.deleteSnapshot(toActor(c), c.req.valid("param").snapshot, c.req.valid("query").pool);
     return c.body(null, 204);
@@ -257,7 +283,7 @@ export function toCdbBody(cdb: Uint8Array): z.input<typeof Cdb> {
 }
 
 function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
-  const { snapshotId, pool, cdb, createdAt, sealedAt, ...rest } = snapshot;
+  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, ...rest } = snapshot;
   return {
     id: snapshotId,
     poolId: pool.poolId,
@@ -265,5 +291,6 @@ function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
     cdb: toCdbBody(cdb),
     createdAt: createdAt.toISOString(),
     ...(sealedAt === undefined ? {} : { sealedAt: sealedAt.toISOString() }),
+    ...(hold === undefined ? {} : { hold: { ...hold, until: hold.until.toISOString() } }),
   };
 }

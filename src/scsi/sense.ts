@@ -59,6 +59,7 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   // Devices stand behind the target, where no initiator addresses them.
   "device-not-found": null,
   // SPACE ALLOCATION FAILED WRITE PROTECT
+  "held": null,
   "insufficient-space": checkCondition(DATA_PROTECT, 0x27, 0x07),
   // An argument that is neither in a CDB nor in a parameter list: those have codes of their own.
   "invalid-argument": null,

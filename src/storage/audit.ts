@@ -26,7 +26,8 @@ export type AuditAction =
   | "volume.revert"
   | "snapshot.cancel"
   | "snapshot.create"
-  | "snapshot.delete";
+  | "snapshot.delete"
+  | "snapshot.hold";
 
 /** The SCSI command that carried a request, and how its transaction went. */
 export interface AuditedCommand {

@@ -29,6 +29,7 @@ export const EVENT_TYPES = [
   "snapshot.cancelled",
   "snapshot.deleted",
   "snapshot.failed",
+  "snapshot.held",
   "snapshot.sealed",
   "volume.created",
   "volume.deleted",

@@ -74,6 +74,8 @@ export interface Snapshot {
   readonly volumes: CoveredVolume[];
   readonly createdAt: Date;
   readonly sealedAt?: Date;
+  /** Cannot be deleted before. */
+  readonly hold?: { readonly until: Date; readonly reason: string };
   readonly progress: SealProgress;
   readonly auditId: string;
   readonly cdb: Uint8Array;
@@ -488,6 +490,9 @@ function toSnapshot(
     volumes: covered.get(snapshot.snapshotId) ?? [],
     createdAt: snapshot.createdAt,
     ...(snapshot.sealedAt === null ? {} : { sealedAt: snapshot.sealedAt }),
+    ...(snapshot.heldUntil === null
+      ? {}
+      : { hold: { until: snapshot.heldUntil, reason: snapshot.holdReason ?? "" } }),
     progress: toProgress(snapshot, tail),
     auditId: snapshot.auditId,
     cdb: cdb as Uint8Array,

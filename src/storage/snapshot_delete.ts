@@ -34,17 +34,26 @@ interface Row {
   marker_sequence: number;
   audit_id: string;
   scsi_status: string | null;
+  held_until: string | null;
 }
 
 async function lockTail(tx: Transaction, poolId: string): Promise<void> {
   await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
 }
 
-async function selectSnapshot(tx: Transaction, poolId: string, snapshotId: string): Promise<Row> {
+async function isPending(tx: Transaction, poolId: string, snapshotId: string): Promise<boolean> {
+  const rows = await tx.$client`
+    select from snapshots where pool_id = ${poolId} and snapshot_id = ${snapshotId} and status = 'pending'`;
+  return rows.length > 0;
+}
+
+async function lockSnapshot(tx: Transaction, poolId: string, snapshotId: string): Promise<Row> {
   const [row] = await tx.$client<Row[]>`
-    select s.snapshot_id, s.name, s.status, s.marker_sequence, s.audit_id, a.scsi_status
+    select s.snapshot_id, s.name, s.status, s.marker_sequence, s.audit_id, a.scsi_status,
+      s.held_until
     from snapshots s join audit a on a.pool_id = s.pool_id and a.audit_id = s.audit_id
-    where s.pool_id = ${poolId} and s.snapshot_id = ${snapshotId}`;
+    where s.pool_id = ${poolId} and s.snapshot_id = ${snapshotId}
+    for update of s`;
   if (row === undefined) throw new StorageError("snapshot-not-found", `Cannot find snapshot ${snapshotId}`);
   return row;
 }
@@ -73,7 +82,7 @@ async function neutralizeMarker(tx: Transaction, poolId: string, sequence: numbe
 /**
  * Deletes a snapshot; one that is pending is cancelled, and stays as a record until it is deleted once more.
  *
- * @throws {StorageError} `snapshot-not-found`.
+ * @throws {StorageError} `snapshot-not-found`, `held`.
  */
 export async function deleteSnapshot(
   database: Database,
@@ -82,11 +91,11 @@ export async function deleteSnapshot(
   at: Date,
 ): Promise<void> {
   await transact(database, async (tx) => {
-    const { status } = await selectSnapshot(tx, poolId, snapshotId);
-    if (status === "pending") await lockTail(tx, poolId);
+    if (await isPending(tx, poolId, snapshotId)) await lockTail(tx, poolId);
     await lockPool(tx, poolId);
-    // Sealed meanwhile, or deleted by somebody else.
-    const row = await selectSnapshot(tx, poolId, snapshotId);
+    // Sealed meanwhile, held, or deleted by somebody else.
+    const row = await lockSnapshot(tx, poolId, snapshotId);
+    requireNotHeld(row, at);
     const points = await selectPoints(tx, poolId, snapshotId);
     if (row.status === "pending") await cancel(tx, actor, poolId, row, at);
     else await remove(tx, actor, poolId, row, at);
@@ -100,6 +109,11 @@ export async function deleteSnapshot(
       body: { sequence: row.marker_sequence },
     });
   });
+}
+
+function requireNotHeld({ snapshot_id: snapshotId, held_until: heldUntil }: Row, at: Date): void {
+  if (heldUntil === null || new Date(heldUntil) <= at) return;
+  throw new StorageError("held", `Cannot delete snapshot ${snapshotId}: it is held until ${heldUntil}`);
 }
 
 async function cancel(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {

@@ -27,6 +27,7 @@ import {
 import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
+import { type Hold, holdSnapshot } from "./hold.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page, PageRequest } from "./page.ts";
 import {
@@ -535,6 +536,18 @@ export class Storage implements AsyncDisposable {
       if (snapshot.status !== "pending") return snapshot;
     }
     return await getSnapshot(this.database, snapshotId, pool.poolId);
+  }
+
+  /** Holds a snapshot: nobody can delete it before. */
+  async holdSnapshot(
+    actor: Actor,
+    reference: string,
+    pool: string | undefined,
+    hold: Hold,
+  ): Promise<Snapshot> {
+    const place = await findSnapshotPlace(this.database, reference, await this.#poolId(pool));
+    await holdSnapshot(this.database, actor, place, hold, this.#clock());
+    return await getSnapshot(this.database, place.snapshotId, place.pool.poolId);
   }
 
   /** Deletes a snapshot, or cancels it while it is pending; its space is reclaimed in the background. */

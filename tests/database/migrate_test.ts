@@ -17,6 +17,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0004_vacuum_blocks.sql",
         "0005_lineage.sql",
         "0006_reclaim.sql",
+        "0007_hold.sql",
       ],
       [],
       [],

@@ -113,3 +113,26 @@ Deno.test("DELETE /snapshots/{snapshot} cancels what is pending, deletes what is
     "snapshot.deleted",
   ]);
 });
+
+const hold = (body: unknown, snapshot = "s"): [string, string, { json: unknown }] => [
+  "PUT",
+  `/snapshots/${snapshot}/hold`,
+  { json: body },
+];
+refuses("an unknown snapshot", hold({ until: "2999-01-01T00:00:00Z" }, "no"), SNAPSHOT_NOT_FOUND);
+refuses("a moment that is over", hold({ until: "2020-01-01T00:00:00Z" }), INVALID_ARGUMENT);
+refuses("no moment", hold({ reason: "why" }), INVALID_REQUEST);
+refuses("a word for a moment", hold({ until: "tomorrow" }), INVALID_REQUEST);
+refuses(
+  "a reason that is too long",
+  hold({ until: "2999-01-01T00:00:00Z", reason: "x".repeat(1001) }),
+  INVALID_REQUEST,
+);
+
+Deno.test("PUT /snapshots/{snapshot}/hold answers the snapshot with its hold, and a deletion is refused", async () => {
+  await door.call("POST", "/snapshots", { json: { volumes: ["v"], name: "kept" } });
+  const held = await door.call(...hold({ until: "2999-01-01T01:00:00+01:00", reason: "law" }, "kept"));
+  assertEquals([held.status, held.body.hold], [200, { until: "2999-01-01T00:00:00.000Z", reason: "law" }]);
+  const refused = await door.call("DELETE", "/snapshots/kept");
+  assertEquals([refused.status, refused.body.code], [409, "held"]);
+});

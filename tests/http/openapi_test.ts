@@ -53,6 +53,7 @@ const ROUTES = [
   "POST /volumes",
   "POST /volumes/{volume}/revert",
   "POST /volumes/{volume}/writes",
+  "PUT /snapshots/{snapshot}/hold",
   "PUT /volumes/{volume}/blocks/{lba}",
 ];
 /** Routes about the document rather than in it. */
@@ -207,8 +208,15 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("GET /health/ready", "/health/ready");
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });
   await check("POST /volumes/{volume}/revert", "/volumes/v/revert", { json: { snapshot: "s" } });
-  await check("DELETE /volumes/{volume}", "/volumes/v");
+  await check("PUT /snapshots/{snapshot}/hold", "/snapshots/s/hold", {
+    json: { until: "2999-01-01T00:00:00Z" },
+  });
   await check("DELETE /snapshots/{snapshot}", "/snapshots/s");
+  await check("GET /snapshots/{snapshot}", "/snapshots/s");
+  await check("GET /events", "/events?pool=p&type=snapshot.held");
+  await check("DELETE /volumes/{volume}", "/volumes/v");
+  await check("POST /snapshots", "/snapshots", { json: { pool: "p", name: "gone" } });
+  await check("DELETE /snapshots/{snapshot}", "/snapshots/gone");
   await check("GET /events", "/events?pool=p&type=snapshot.deleted,snapshot.cancelled,reclaim.progress");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.

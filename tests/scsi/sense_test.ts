@@ -22,6 +22,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "cdb-opcode-unknown": "5/20h/00h",
   "database-unavailable": "2/08h/00h",
   "device-not-found": null,
+  "held": null,
   "insufficient-space": "7/27h/07h",
   "invalid-argument": null,
   "lba-out-of-range": "5/21h/00h",

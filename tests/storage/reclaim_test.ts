@@ -240,3 +240,32 @@ Deno.test("the reclaimer works by itself, and a read of a snapshot that goes mea
   assertEquals(await mapped(test), 10);
   await assertSpaceIsSound(test.test.database);
 });
+
+Deno.test("holdSnapshot(): nobody deletes or cancels it before, and the hold is only ever extended", async () => {
+  const now = { at: new Date("2026-01-01T00:00:00Z") };
+  await using test = await createTestStorage({ clock: () => now.at });
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 4 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1)]);
+  await take(test, "s");
+  const hold = (until: string) =>
+    storage.holdSnapshot(TESTER, "s", undefined, { until: new Date(until), reason: "audit" });
+  assertEquals(await codeOf(hold("2025-12-31T00:00:00Z")), "invalid-argument");
+  assertEquals((await hold("2026-01-02T00:00:00Z")).hold, {
+    until: new Date("2026-01-02T00:00:00Z"),
+    reason: "audit",
+  });
+  assertEquals(await codeOf(hold("2026-01-01T12:00:00Z")), "held");
+  assertEquals(await codeOf(storage.deleteSnapshot(TESTER, "s")), "held");
+  await test.drain();
+  assertEquals([(await storage.getSnapshot("s")).status, await codeOf(storage.deleteSnapshot(TESTER, "s"))], [
+    "sealed",
+    "held",
+  ]);
+  await hold("2026-01-03T00:00:00Z");
+  now.at = new Date("2026-01-02T12:00:00Z");
+  assertEquals(await codeOf(storage.deleteSnapshot(TESTER, "s")), "held");
+  now.at = new Date("2026-01-03T00:00:00Z");
+  await storage.deleteSnapshot(TESTER, "s");
+  assertEquals(await codeOf(hold("2026-01-09T00:00:00Z")), "snapshot-not-found");
+});

@@ -37,6 +37,7 @@ export async function createTestStorage(
     deviceBlocks?: number;
     cacheBytesMax?: number;
     flusher?: boolean;
+    clock?: () => Date;
   } = {},
 ): Promise<TestStorage> {
   const resources = new AsyncDisposableStack();
@@ -46,6 +47,7 @@ export async function createTestStorage(
       database: test.database,
       limits: { ...STORAGE_LIMITS, ...with_.limits },
       flusher: with_.flusher ?? false,
+      ...(options.clock === undefined ? {} : { clock: options.clock }),
     });
     await storage.start();
     return resources.use(storage);
