@@ -22,6 +22,7 @@ import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
 import { registerImage } from "./image.ts";
+import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
@@ -53,6 +54,7 @@ export function createApp(door: Door): DoorApp {
   registerRanges(app, door);
   registerSnapshots(app, door);
   registerImage(app, door);
+  registerImageUpload(app, door);
   registerAudit(app, door);
   registerEvents(app, door);
 
@@ -83,12 +85,13 @@ function identify(door: Door) {
 
 /**
  * Reads the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
- * it, or end early. Handlers find it in the request's cache. A request that tells of no body has none (RFC 9112, 6.3).
+ * it, or end early. Handlers find it in the request's cache; that of an image, which is streamed, reads its own. A request that tells of no body has none (RFC 9112, 6.3).
  */
 function readBody({ limits }: Door) {
   const [blocks, json] = [limitBody(limits.blocksBytesMax), limitBody(limits.jsonBytesMax)];
   return createMiddleware<DoorEnv>(async (c, next) => {
     const { headers } = c.req.raw;
+    if (c.req.method === "PUT" && IMAGE_PATH.test(c.req.path)) return await next();
     if (!headers.has("content-length") && !headers.has("transfer-encoding")) return await next();
     if ((c.req.header("content-encoding") ?? "identity").toLowerCase() !== "identity") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected no Content-Encoding", {

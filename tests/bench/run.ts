@@ -11,6 +11,7 @@ import { untilStopped } from "../../src/commands/process.ts";
 import { afterBench } from "./after.ts";
 import type { Bed } from "./bed.ts";
 import type { Bench, OpenBench, Sample } from "./bench.ts";
+import { changesBench } from "./changes.ts";
 import { costBench } from "./cost.ts";
 import { flushBench } from "./flush.ts";
 import { growthBench } from "./growth.ts";
@@ -36,6 +37,7 @@ const BENCHES: readonly Bench[] = [
   stallBench,
   afterBench,
   sealBench,
+  changesBench,
   queueBench,
   poolsBench,
   costBench,

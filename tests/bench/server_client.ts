@@ -40,9 +40,24 @@ export class ServerClient {
     await this.#call("POST", "/devices", { name: `${name}-1`, pool: name, sizeBytes: deviceBytes });
   }
 
-  /** Takes a snapshot of a volume; answers at its marker's commit. */
-  async takeSnapshot(volume: string): Promise<void> {
-    await this.#call("POST", "/snapshots", { volumes: [volume] });
+  /** Takes a snapshot of a volume and answers its id, at its marker's commit. */
+  async takeSnapshot(volume: string): Promise<string> {
+    const { id } = await this.#ask<{ id: string }>("POST", "/snapshots", { volumes: [volume] });
+    return id;
+  }
+
+  /** Compares two snapshots of one volume. @throws when other than so many blocks changed, or it takes several pages. */
+  async listChanges(snapshot: string, base: string, blockCount: number): Promise<void> {
+    const { changes, nextPageToken } = await this.#ask<
+      { changes: { blockCount: number }[]; nextPageToken?: string }
+    >(
+      "GET",
+      `/snapshots/${snapshot}/changes?base=${base}&maxResults=1000`,
+    );
+    const found = changes.reduce((sum, range) => sum + range.blockCount, 0);
+    if (found !== blockCount || nextPageToken !== undefined) {
+      throw new Error(`Cannot compare the snapshots: ${found} of ${blockCount} blocks changed`);
+    }
   }
 
   /** Takes a snapshot of a volume and waits for its seal. @throws when that does not come in time. */

@@ -55,6 +55,7 @@ const ROUTES = [
   "POST /volumes/{volume}/writes",
   "PUT /snapshots/{snapshot}/hold",
   "PUT /volumes/{volume}/blocks/{lba}",
+  "PUT /volumes/{volume}/image",
 ];
 /** Routes about the document rather than in it. */
 const UNDOCUMENTED = /^GET \/(openapi\.(json|yaml)|docs(\/.*)?)$/;
@@ -169,6 +170,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   const volume = await check("POST /volumes", "/volumes", { json: { name: "v", pool: "p", blockCount: 8 } });
   await check("PATCH /volumes/{volume}", "/volumes/v", { json: { blockCount: 16 } });
   await check("PUT /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0", { octets: fill(1, 8, 512) });
+  await check("PUT /volumes/{volume}/image", "/volumes/v/image", { octets: fill(1, 2, 512) });
   await check("POST /volumes/{volume}/writes", "/volumes/v/writes", {
     json: { writes: [{ lba: 0, trim: 1 }] },
   });
