@@ -61,7 +61,7 @@ export async function holdSnapshot(
     if (heldUntil !== null && new Date(heldUntil) > until) {
       throw new StorageError(
         "held",
-        `Cannot shorten the hold of snapshot ${snapshotId}: it ends ${heldUntil}`,
+        `Cannot shorten the hold of snapshot ${snapshotId}: it ends ${new Date(heldUntil).toISOString()}`,
       );
     }
     await tx.$client`

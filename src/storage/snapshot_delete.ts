@@ -113,7 +113,10 @@ export async function deleteSnapshot(
 
 function requireNotHeld({ snapshot_id: snapshotId, held_until: heldUntil }: Row, at: Date): void {
   if (heldUntil === null || new Date(heldUntil) <= at) return;
-  throw new StorageError("held", `Cannot delete snapshot ${snapshotId}: it is held until ${heldUntil}`);
+  throw new StorageError(
+    "held",
+    `Cannot delete snapshot ${snapshotId}: it is held until ${new Date(heldUntil).toISOString()}`,
+  );
 }
 
 async function cancel(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {
