@@ -88,7 +88,7 @@ export const DEFAULT_POOL = "main";
 export interface StorageOptions {
   readonly database: Database;
   readonly limits: StorageLimits;
-  /** Whether this process flushes; if not, another one must. */
+  /** Whether this process flushes and reclaims; if not, another one must. */
   readonly flusher: boolean;
   readonly clock?: () => Date;
   /** Told of faults in the background, which goes on. */
