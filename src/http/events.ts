@@ -55,7 +55,13 @@ export const Event = z.union([
     "VolumeEvent",
     ["volume.created", "volume.resized", "volume.reverted", "volume.deleted"],
     { volumeId: Id },
-    z.object({ name: Name, blockCount: Count }),
+    z.object({
+      name: Name,
+      blockCount: Count,
+      snapshotId: Id.optional().openapi({ description: "What it was cloned from, or reverted to" }),
+      sourceVolumeId: Id.optional().openapi({ description: "Of a clone: the volume in that snapshot" }),
+      sequence: Sequence.optional().openapi({ description: "Of a revert: the last write that it gave up" }),
+    }),
   ),
   message(
     "MarkerCommittedEvent",
