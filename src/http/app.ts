@@ -17,7 +17,7 @@ import { requireClient } from "./authentication.ts";
 import { registerBlocks } from "./blocks.ts";
 import { registerDevices } from "./devices.ts";
 import { registerDocuments } from "./documents.ts";
-import type { Door, DoorApp, DoorEnv } from "./door.ts";
+import type { Door, DoorApp, DoorContext, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
@@ -99,7 +99,10 @@ function readBody({ limits }: Door) {
       });
     }
     try {
-      await (c.req.method === "PUT" ? blocks : json)(c, async () => void await c.req.arrayBuffer());
+      await (c.req.method === "PUT" && !takesJson(c) ? blocks : json)(
+        c,
+        async () => void await c.req.arrayBuffer(),
+      );
     } catch (error) {
       if (error instanceof StorageError) throw error;
       throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
@@ -127,10 +130,7 @@ function limitBody(maxSize: number): MiddlewareHandler<DoorEnv> {
 /** Demands JSON where a route takes it; a path or a method that there is not has an answer of its own. */
 function requireJson() {
   return createMiddleware<DoorEnv>(async (c, next) => {
-    const bodied =
-      ((c.req.method === "POST" && !c.req.path.endsWith("/flush")) || c.req.method === "PATCH") &&
-      matchedRoutes(c).some((route) => route.method !== "ALL");
-    if (!bodied) return await next();
+    if (!takesJson(c) || !matchedRoutes(c).some((route) => route.method !== "ALL")) return await next();
     const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
     if (type !== "application/json") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected application/json", {
@@ -139,6 +139,12 @@ function requireJson() {
     }
     await next();
   });
+}
+
+/** Of the other bodies, PUTs are octets, and a flush has none. */
+function takesJson({ req: { method, path } }: DoorContext): boolean {
+  if (method === "PUT") return path.endsWith("/hold");
+  return method === "PATCH" || (method === "POST" && !path.endsWith("/flush"));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

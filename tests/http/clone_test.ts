@@ -122,6 +122,12 @@ const hold = (body: unknown, snapshot = "s"): [string, string, { json: unknown }
 refuses("an unknown snapshot", hold({ until: "2999-01-01T00:00:00Z" }, "no"), SNAPSHOT_NOT_FOUND);
 refuses("a moment that is over", hold({ until: "2020-01-01T00:00:00Z" }), INVALID_ARGUMENT);
 refuses("no moment", hold({ reason: "why" }), INVALID_REQUEST);
+refuses("another type", [
+  "PUT",
+  "/snapshots/s/hold",
+  { text: "{}", headers: { "content-type": "text/plain" } },
+], { status: 415, code: "unsupported-media-type" });
+refuses("a body that is no JSON", ["PUT", "/snapshots/s/hold", { text: "{" }], INVALID_REQUEST);
 refuses("a word for a moment", hold({ until: "tomorrow" }), INVALID_REQUEST);
 refuses(
   "a reason that is too long",
