@@ -211,7 +211,6 @@ export class Appender {
         const head = await lockPool(tx, this.pool.poolId);
         this.#undisturbed = isSame(head, this.#head);
         if (!this.#undisturbed) this.#map.distrust();
-
         const requests = batch.map(({ request }) => request);
         const plan = await planBatch(() => Promise.resolve(tx), this.pool, this.#map, head, requests);
         await commitPlan(tx, this.pool, plan, this.clock());

@@ -76,7 +76,7 @@ export const SEGMENT_BYTES_MAX = 4 * 1024 * 1024;
 
 // Statements
 
-/** Locks the pool's row until the transaction ends, and reads it. Take it before any other lock. */
+/** Locks the pool's row until the transaction ends, and reads it. Take it before any other lock but the tail's. */
 export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHead> {
   const [row] = await tx.$client<Record<string, number>[]>`
     select h.sequence_appended, h.bytes_appended, h.map_version, h.timelines_created, h.segments_created,
@@ -92,6 +92,11 @@ export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHea
     segmentsCreated: row.segments_created,
     dirtyBytes: row.dirty_bytes,
   };
+}
+
+/** Waits for the pool's tail, the right to move blocks and to take entries out of the queue. Take it before the pool's row. */
+export async function lockTail(tx: Transaction, poolId: string): Promise<void> {
+  await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
 }
 
 /** How far {@linkcode advancePool} moves each counter. */

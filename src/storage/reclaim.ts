@@ -21,6 +21,7 @@
 import type { Transaction } from "../database/client.ts";
 import { appendEvent } from "./event.ts";
 import { createId } from "./identifier.ts";
+import { lockTail } from "./pool.ts";
 import type { TimelinePoint } from "./timeline.ts";
 
 /** Rows of the map that one step looks at. */
@@ -46,7 +47,7 @@ interface Task {
 }
 
 async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefined> {
-  await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
+  await lockTail(tx, poolId);
   const [task] = await tx.$client<Task[]>`
     select reclaim_id, timeline_id, epoch, done_epoch, done_slot, waiting, segments_returned
     from reclaims where pool_id = ${poolId} order by looked_at, reclaim_id limit 1`;

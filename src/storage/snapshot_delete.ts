@@ -20,7 +20,7 @@ import { reselectedPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, completeAudit } from "./audit.ts";
 import { appendEvent } from "./event.ts";
-import { lockPool } from "./pool.ts";
+import { lockPool, lockTail } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
 import type { SnapshotPlace } from "./snapshot.ts";
 import type { TimelinePoint } from "./timeline.ts";
@@ -35,10 +35,6 @@ interface Row {
   audit_id: string;
   scsi_status: string | null;
   held_until: string | null;
-}
-
-async function lockTail(tx: Transaction, poolId: string): Promise<void> {
-  await tx.$client`select from pool_tails where pool_id = ${poolId} for update`;
 }
 
 async function isPending(tx: Transaction, poolId: string, snapshotId: string): Promise<boolean> {
