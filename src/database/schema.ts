@@ -21,6 +21,7 @@ import {
 /** A whole number that stays below 2^53 in PostgreSQL's bigint. */
 const count = (name: string) => bigint(name, { mode: "number" });
 const moment = (name: string) => timestamp(name, { withTimezone: true, mode: "date", precision: 6 });
+const multirange = customType<{ data: string; driverData: string }>({ dataType: () => "int8multirange" });
 const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => "bytea" });
 
 export const pools = pgTable("pools", {
@@ -144,9 +145,8 @@ export const snapshotVolumes = pgTable("snapshot_volumes", {
   volumeId: uuid("volume_id").notNull(),
   timelineId: count("timeline_id").notNull(),
   epoch: count("epoch").notNull(),
-  firstLba: count("first_lba").notNull(),
-  blockCount: count("block_count").notNull(),
   volumeBlocks: count("volume_blocks").notNull(),
+  covered: multirange("covered").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId, table.volumeId] })]);
 
 export const audit = pgTable("audit", {

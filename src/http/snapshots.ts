@@ -66,8 +66,9 @@ const Snapshot = z.object({
     volumeId: Id,
     timelineId: Count,
     epoch: Count,
-    lba: Lba,
-    blockCount: Count,
+    ranges: z.array(z.object({ lba: Lba, blockCount: Count })).openapi({
+      description: "What is covered: ascending, neither overlapping nor adjacent",
+    }),
     volumeBlocks: Count.openapi({ description: "Blocks that the volume had" }),
   })),
   progress: Progress,
@@ -90,6 +91,13 @@ const InWords = z.strictObject({
   pool: Reference.optional().openapi({ description: "By default `main`" }),
   lba: Lba.optional().openapi({ description: "First block to cover, of one volume" }),
   blockCount: Count.optional().openapi({ description: "Blocks to cover, of one volume; 0: to its end" }),
+  ranges: listOf(z.strictObject({
+    volume: Reference,
+    lba: Lba,
+    blockCount: Count.optional().openapi({ description: "0 or absent: to the volume's end" }),
+  })).optional().openapi({
+    description: "Blocks to cover of further volumes, several ranges of each if need be",
+  }),
   name: Name.optional(),
   description: z.string().max(DESCRIPTION_BYTES_MAX).optional(),
 }).openapi("SnapshotInWords");

@@ -63,7 +63,8 @@ const LIST_FLAG = 0b100;
 const RESERVED_FLAGS = 0xff & ~(IMMED_FLAG | POOL_FLAG | LIST_FLAG);
 
 const UINT16_MAX = 0xffff;
-const UINT32_MAX = 0xffff_ffff;
+/** The largest LBA and number of blocks that a CDB has room for. */
+export const CDB_NUMBER_MAX = 0xffff_ffff;
 
 const SNAPSHOT_6: Layout = {
   name: "SNAPSHOT(6)",
@@ -228,10 +229,10 @@ function requireZero(value: number, name: string, index: number, field: string):
 }
 
 function requireUint32(field: string, value: number): void {
-  if (Number.isInteger(value) && value >= 0 && value <= UINT32_MAX) return;
+  if (Number.isInteger(value) && value >= 0 && value <= CDB_NUMBER_MAX) return;
   throw new StorageError(
     "cdb-field-invalid",
-    `Cannot say ${field} ${value} in a CDB: expected a whole number from 0 to ${UINT32_MAX}`,
+    `Cannot say ${field} ${value} in a CDB: expected a whole number from 0 to ${CDB_NUMBER_MAX}`,
   );
 }
 

@@ -8,7 +8,9 @@
  *
  *     01h NAME         UTF-8, at most once
  *     02h DESCRIPTION  UTF-8, at most once
- *     03h VOLUME       a UUID of 16 bytes, once for each volume
+ *     03h VOLUME       a UUID of 16 bytes, once for each volume that is covered whole
+ *     04h RANGE        0-15 the UUID of a volume · 16-23 first LBA · 24-31 number of blocks, once for each range; 0 blocks
+ *                      means to the end of the volume
  *
  * Descriptors come in any order when decoded, and in that of the table when encoded. Decoding is strict and total:
  * any byte string either decodes or is refused. What a name may be, and whether a volume exists, is the domain's
@@ -21,7 +23,7 @@
 import { StorageError } from "../errors.ts";
 import { formatByte } from "./cdb.ts";
 
-/** Bound of a whole parameter list, header included: room for some 3,200 volumes, still small to hold and audit. */
+/** Bound of a whole parameter list, header included: room for some 3,200 volumes or 1,800 ranges, still small to hold and audit. */
 export const PARAMETER_LIST_BYTES_MAX = 65_536;
 
 /** What a parameter list says. */
@@ -30,6 +32,14 @@ export interface SnapshotParameterList {
   description?: string;
   /** UUIDs, lower case with dashes when decoded. */
   volumeIds: string[];
+  ranges: ListedRange[];
+}
+
+/** Blocks `[lba, lba + blockCount)` of a volume; 0 blocks mean to its end. */
+export interface ListedRange {
+  readonly volumeId: string;
+  readonly lba: number;
+  readonly blockCount: number;
 }
 
 interface Descriptor {
@@ -40,18 +50,20 @@ interface Descriptor {
 const NAME_TYPE = 0x01;
 const DESCRIPTION_TYPE = 0x02;
 const VOLUME_TYPE = 0x03;
+const RANGE_TYPE = 0x04;
 
 const LIST_HEADER_BYTES = 4;
 const DESCRIPTOR_HEADER_BYTES = 4;
 const VALUE_BYTES_MAX = 0xffff;
 const UUID_BYTES = 16;
+const RANGE_BYTES = 32;
 const UUID_TEXT = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /**
  * Encodes a parameter list.
  *
  * @throws StorageError `parameter-list-length-invalid` when a value or the whole does not fit, and
- * `parameter-list-invalid` when a text is not well-formed Unicode or a volume id is no UUID.
+ * `parameter-list-invalid` when a text is not well-formed Unicode, a volume id is no UUID, or a range has no whole numbers.
  */
 export function encodeSnapshotParameterList(list: SnapshotParameterList): Uint8Array<ArrayBuffer> {
   const descriptors = listDescriptors(list);
@@ -78,12 +90,12 @@ export function encodeSnapshotParameterList(list: SnapshotParameterList): Uint8A
  *
  * @throws StorageError `parameter-list-length-invalid` (longer than the bound, not the length its header states, a
  * descriptor that runs past the end) or `parameter-list-invalid` (unknown type, reserved byte set, a second NAME
- * or DESCRIPTION, invalid UTF-8, a UUID that is not 16 bytes).
+ * or DESCRIPTION, invalid UTF-8, a UUID that is not 16 bytes, a range that is not 32 or has numbers from 2^53 on).
  */
 export function decodeSnapshotParameterList(bytes: Uint8Array): SnapshotParameterList {
   requireListWithinBound(bytes.length);
   requireStatedLength(bytes);
-  const list: SnapshotParameterList = { volumeIds: [] };
+  const list: SnapshotParameterList = { volumeIds: [], ranges: [] };
   let offset = LIST_HEADER_BYTES;
   while (offset < bytes.length) {
     const { type, value } = readDescriptor(bytes, offset);
@@ -93,13 +105,14 @@ export function decodeSnapshotParameterList(bytes: Uint8Array): SnapshotParamete
   return list;
 }
 
-function listDescriptors({ name, description, volumeIds }: SnapshotParameterList): Descriptor[] {
+function listDescriptors({ name, description, volumeIds, ranges }: SnapshotParameterList): Descriptor[] {
   const descriptors: Descriptor[] = [];
   if (name !== undefined) descriptors.push({ type: NAME_TYPE, value: encodeText("NAME", name) });
   if (description !== undefined) {
     descriptors.push({ type: DESCRIPTION_TYPE, value: encodeText("DESCRIPTION", description) });
   }
   for (const id of volumeIds) descriptors.push({ type: VOLUME_TYPE, value: encodeUuid(id) });
+  for (const range of ranges) descriptors.push({ type: RANGE_TYPE, value: encodeRange(range) });
   return descriptors;
 }
 
@@ -128,8 +141,11 @@ function addDescriptor(list: SnapshotParameterList, type: number, value: Uint8Ar
     case VOLUME_TYPE:
       list.volumeIds.push(decodeUuid(value));
       return;
+    case RANGE_TYPE:
+      list.ranges.push(decodeRange(value));
+      return;
     default:
-      throw invalid(`expected descriptor type 01h, 02h or 03h at byte ${offset}, found ${formatByte(type)}`);
+      throw invalid(`expected descriptor type 01h to 04h at byte ${offset}, found ${formatByte(type)}`);
   }
 }
 
@@ -166,6 +182,30 @@ function decodeUuid(value: Uint8Array): string {
   }
   const hex = value.toHex();
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+function encodeRange({ volumeId, lba, blockCount }: ListedRange): Uint8Array {
+  if (![lba, blockCount].every((number) => Number.isSafeInteger(number) && number >= 0)) {
+    throw invalid(`expected RANGE to have whole numbers below 2^53, found ${lba} and ${blockCount}`);
+  }
+  const value = new Uint8Array(RANGE_BYTES);
+  value.set(encodeUuid(volumeId));
+  const view = new DataView(value.buffer);
+  view.setBigUint64(UUID_BYTES, BigInt(lba));
+  view.setBigUint64(UUID_BYTES + 8, BigInt(blockCount));
+  return value;
+}
+
+function decodeRange(value: Uint8Array): ListedRange {
+  if (value.length !== RANGE_BYTES) {
+    throw invalid(`expected RANGE to have ${RANGE_BYTES} bytes, found ${value.length}`);
+  }
+  const view = new DataView(value.buffer, value.byteOffset, value.byteLength);
+  const [lba, blockCount] = [UUID_BYTES, UUID_BYTES + 8].map((offset) => Number(view.getBigUint64(offset)));
+  if (!Number.isSafeInteger(lba) || !Number.isSafeInteger(blockCount)) {
+    throw invalid("expected RANGE to have numbers below 2^53, found a larger one");
+  }
+  return { volumeId: decodeUuid(value.subarray(0, UUID_BYTES)), lba, blockCount };
 }
 
 function requireListWithinBound(totalBytes: number): void {

@@ -10,10 +10,11 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { requireBlockCount } from "./block.ts";
+import { type CoveredVolume, requireWhole } from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import { createId, requireName } from "./identifier.ts";
 import { lockPool, type Pool } from "./pool.ts";
-import { type CoveredVolume, getCovered } from "./snapshot.ts";
+import { getCovered } from "./snapshot.ts";
 import { createTimeline } from "./timeline.ts";
 import { insertVolume, requireNewName, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
 
@@ -61,16 +62,6 @@ export async function cloneVolume(
       await appendEvent(tx, poolId, { ...event, body });
       return volume;
     }));
-}
-
-/** Only what covers a volume whole can stand for it. @throws {StorageError} `outside-snapshot`. */
-export function requireWhole(covered: CoveredVolume): CoveredVolume {
-  const { lba, blockCount, volumeBlocks } = covered;
-  if (lba === 0 && blockCount === volumeBlocks) return covered;
-  throw new StorageError(
-    "outside-snapshot",
-    `Cannot take the whole volume from the snapshot: it covers ${blockCount} of its ${volumeBlocks} blocks`,
-  );
 }
 
 function requireRoomFor(

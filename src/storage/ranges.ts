@@ -12,9 +12,9 @@ import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { BlockRange } from "./block.ts";
 import { newestVersion } from "./block_version.ts";
+import type { CoveredVolume } from "./covered.ts";
 import type { Page } from "./page.ts";
 import type { Pool } from "./pool.ts";
-import type { CoveredVolume } from "./snapshot.ts";
 import { lineageOf, type TimelinePoint } from "./timeline.ts";
 
 /** A timeline's epochs `(after, until]`. */
@@ -29,12 +29,18 @@ export interface FoundRange extends BlockRange {
   readonly cleared: boolean;
 }
 
-/** What to list: the blocks `[lba, end)` of the parts, newest part first. */
+/** What to list: those blocks of the parts, newest part first, that lie in `within`, which ascends and does not overlap. */
 export interface RangeQuery {
+  readonly parts: LineagePart[];
+  readonly within: BlockRange[];
+  readonly itemsMax: number;
+}
+
+/** A statement's share of it: the blocks `[lba, end)`. */
+interface Window {
   readonly parts: LineagePart[];
   readonly lba: number;
   readonly end: number;
-  readonly itemsMax: number;
 }
 
 /** Slots that one statement looks at, and statements of one page: it may have fewer items than asked for. */
@@ -123,7 +129,7 @@ interface PresenceRow {
 async function selectPresence(
   { $client: client }: Connection,
   pool: Pool,
-  { parts, lba, end }: RangeQuery,
+  { parts, lba, end }: Window,
   slots: number[],
 ): Promise<PresenceRow[]> {
   const { poolId, segmentBlocks } = pool;
@@ -216,25 +222,29 @@ export async function listChanged(
 async function listRanges(
   connection: Connection,
   pool: Pool,
-  query: RangeQuery,
+  { parts, within, itemsMax }: RangeQuery,
   selectSlots: typeof selectMappedSlots,
 ): Promise<Page<FoundRange>> {
   const { segmentBlocks, poolId } = pool;
-  const { end, itemsMax } = query;
   const items: FoundRange[] = [];
-  let lba = query.lba;
-  for (let statements = 0; statements < STATEMENTS_MAX && lba < end; statements++) {
-    const window = { first: Math.floor(lba / segmentBlocks), last: Math.floor((end - 1) / segmentBlocks) };
-    const slots = await selectSlots(connection, poolId, query.parts, window);
-    if (slots.length > 0) {
-      addBlocks(items, await selectPresence(connection, pool, { ...query, lba }, slots));
-    }
-    lba = slots.length < SLOTS_MAX ? end : (slots[slots.length - 1] + 1) * segmentBlocks;
-    if (items.length > itemsMax) {
-      return { items: items.slice(0, itemsMax), next: String(items[itemsMax].lba) };
+  let statements = 0;
+  for (const { lba: first, blockCount } of within) {
+    const end = first + blockCount;
+    for (let lba = first; lba < end;) {
+      if (statements === STATEMENTS_MAX) return { items, next: String(lba) };
+      statements += 1;
+      const window = { first: Math.floor(lba / segmentBlocks), last: Math.floor((end - 1) / segmentBlocks) };
+      const slots = await selectSlots(connection, poolId, parts, window);
+      if (slots.length > 0) {
+        addBlocks(items, await selectPresence(connection, pool, { parts, lba, end }, slots));
+      }
+      if (items.length > itemsMax) {
+        return { items: items.slice(0, itemsMax), next: String(items[itemsMax].lba) };
+      }
+      lba = slots.length < SLOTS_MAX ? end : (slots[slots.length - 1] + 1) * segmentBlocks;
     }
   }
-  return lba < end ? { items, next: String(lba) } : { items };
+  return { items };
 }
 
 /** Adds blocks in ascending order, to the last range where they go on from it. */

@@ -18,8 +18,8 @@ import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { type BlockRange, requireInside } from "./block.ts";
 import { newestVersion } from "./block_version.ts";
+import { type CoveredVolume, requireCovered } from "./covered.ts";
 import type { Pool } from "./pool.ts";
-import type { CoveredVolume } from "./snapshot.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
 import type { Volume } from "./volume.ts";
 
@@ -146,12 +146,7 @@ export async function readSnapshot(
   range: BlockRange,
 ): Promise<Uint8Array<ArrayBuffer>> {
   requireInside(range, Number.MAX_SAFE_INTEGER, "read");
-  if (range.lba < covered.lba || range.lba + range.blockCount > covered.lba + covered.blockCount) {
-    throw new StorageError(
-      "outside-snapshot",
-      `Cannot read ${range.blockCount} blocks at LBA ${range.lba}: the snapshot covers ${covered.blockCount} from LBA ${covered.lba} on`,
-    );
-  }
+  requireCovered(covered, range);
   const { timelineId, epoch } = covered;
   const [found] = await readTargets(connection, pool, [{ ...range, snapshotId, timelineId, epoch }]);
   if (found !== undefined) return found.bytes;

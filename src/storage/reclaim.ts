@@ -2,9 +2,9 @@
  * Reclaim: segments that no reader needs any more go back to the free list.
  *
  * The readers of a timeline are its live volume, the snapshots on it, and the timelines that start from it. Each reads up to an
- * epoch. Two segments of one slot whose epochs lie between the same two readers cannot be told apart: what the younger lacks is
- * moved into it, and the older is free. Above the youngest reader nothing is read at all. A timeline without readers goes
- * as a whole, and was a reader of the one it started from.
+ * epoch, and a snapshot of selected blocks only the slots that they lie in. Two segments of one slot whose epochs lie between
+ * the same two readers of that slot cannot be told apart: what the younger lacks is moved into it, and the older is free. Above
+ * the youngest reader nothing is read at all. A timeline without readers goes as a whole, and was a reader of the one it started from.
  *
  * Why that needs no pool lock, and holds up no append:
  * - An epoch that is closed gets no more entries, and only segments of closed epochs are freed, when none of their entries is left in
@@ -18,7 +18,7 @@
  * Killed anywhere, it did nothing.
  */
 
-import type { Transaction } from "../database/client.ts";
+import type { Client, Transaction } from "../database/client.ts";
 import { appendEvent } from "./event.ts";
 import { createId } from "./identifier.ts";
 import { lockTail } from "./pool.ts";
@@ -55,32 +55,46 @@ async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefin
 }
 
 interface Readers {
-  /** Somebody reads just this epoch. */
+  /** Somebody still reads all slots of just this epoch. */
   read: boolean;
-  /** The nearest reader of an older epoch. */
-  older: number | null;
-  /** The nearest reader of a younger epoch. */
-  younger: number | null;
+  /** The nearest older epoch of which somebody reads all slots: rows up to it are not in question. */
+  above: number;
+  /** Somebody reads the timeline at all. */
+  any: boolean;
   live: boolean;
   open_epoch: number | null;
+  segment_blocks: number;
+}
+
+/** The snapshots that read a timeline, as `v`. */
+function snapshotsReading($client: Client, poolId: string, timelineId: number) {
+  return $client`snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
+    where v.pool_id = ${poolId} and v.timeline_id = ${timelineId} and s.status in ('pending', 'sealed')`;
+}
+
+/** The timelines that start from a timeline. */
+function timelinesReading($client: Client, poolId: string, timelineId: number) {
+  return $client`timelines where pool_id = ${poolId} and parent_timeline_id = ${timelineId}`;
 }
 
 async function selectReaders(tx: Transaction, poolId: string, task: Task): Promise<Readers> {
+  const { $client } = tx;
   const { timeline_id: timelineId, epoch } = task;
-  const [row] = await tx.$client<[Readers]>`
-    with readers as (
-      select v.epoch from snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
-      where v.pool_id = ${poolId} and v.timeline_id = ${timelineId} and s.status in ('pending', 'sealed')
-      union all
-      select parent_epoch from timelines where pool_id = ${poolId} and parent_timeline_id = ${timelineId}
-    )
-    select exists (select from readers where epoch = ${epoch}) as read,
-      (select max(epoch) from readers where epoch < ${epoch}) as older,
-      (select min(epoch) from readers where epoch > ${epoch}) as younger,
+  const snapshots = snapshotsReading($client, poolId, timelineId);
+  const timelines = timelinesReading($client, poolId, timelineId);
+  const [row] = await $client<[Readers]>`
+    select exists (select from ${timelines} and parent_epoch = ${epoch}) as read,
+      coalesce(greatest(
+        (select v.epoch from ${snapshots} and v.epoch < ${epoch} and v.covered @> int8range(0, v.volume_blocks)
+          order by v.epoch desc limit 1),
+        (select max(parent_epoch) from ${timelines} and parent_epoch < ${epoch})
+      ), -1) as above,
+      exists (select from ${snapshots}) or exists (select from ${timelines}) as any,
       exists (
         select from volumes where pool_id = ${poolId} and timeline_id = ${timelineId} and deleted_at is null
       ) as live,
-      (select open_epoch from timelines where pool_id = ${poolId} and timeline_id = ${timelineId}) as open_epoch`;
+      (select open_epoch from timelines where pool_id = ${poolId} and timeline_id = ${timelineId}) as open_epoch,
+      (select segment_blocks from pools where pool_id = ${poolId}) as segment_blocks`;
   return row;
 }
 
@@ -89,34 +103,46 @@ interface Row {
   epoch: number;
   segment_id: number;
   device_id: string;
+  /** Somebody would find it. */
+  read: boolean;
   /** Entries of it are still in the cache. */
   queued: boolean;
   younger_segment_id: number | null;
   younger_device_id: string | null;
 }
 
-/** The next rows in question, and for each the youngest segment that its readers see too. */
-async function selectRows(
-  tx: Transaction,
-  poolId: string,
-  task: Task,
-  above: number,
-  until: number,
-): Promise<Row[]> {
-  return await tx.$client<Row[]>`
-    select m.slot, m.epoch, m.segment_id, m.device_id,
+/**
+ * The next rows in question; for each the reader of its slot that would find it, and the youngest segment that this reader
+ * finds before. A live volume reads up to its open epoch.
+ */
+async function selectRows(tx: Transaction, poolId: string, task: Task, readers: Readers): Promise<Row[]> {
+  const { $client } = tx;
+  const { timeline_id: timelineId } = task;
+  const { above, live, open_epoch: openEpoch, segment_blocks: segmentBlocks } = readers;
+  const snapshots = snapshotsReading($client, poolId, timelineId);
+  const timelines = timelinesReading($client, poolId, timelineId);
+  return await $client<Row[]>`
+    select m.slot, m.epoch, m.segment_id, m.device_id, r.epoch is not null as read,
       exists (select from cache c where c.pool_id = ${poolId} and c.segment_id = m.segment_id) as queued,
       y.segment_id as younger_segment_id, y.device_id as younger_device_id
     from (
       select slot, epoch, segment_id, device_id from segment_map
-      where pool_id = ${poolId} and timeline_id = ${task.timeline_id} and epoch > ${above} and epoch <= ${task.epoch}
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch > ${above} and epoch <= ${task.epoch}
         and (epoch, slot) > (${task.done_epoch}::bigint, ${task.done_slot}::bigint)
       order by epoch, slot limit ${ROWS_MAX}
     ) m
+    cross join lateral (
+      select coalesce(least(
+        (select v.epoch from ${snapshots} and v.epoch >= m.epoch and v.covered && int8range(
+          m.slot * ${segmentBlocks}::bigint, (m.slot + 1) * ${segmentBlocks}::bigint
+        ) order by v.epoch limit 1),
+        (select min(parent_epoch) from ${timelines} and parent_epoch >= m.epoch)
+      ), ${live ? openEpoch : null}::bigint) as epoch
+    ) r
     left join lateral (
       select segment_id, device_id from segment_map
-      where pool_id = ${poolId} and timeline_id = ${task.timeline_id} and slot = m.slot and epoch > m.epoch
-        and epoch <= ${until}
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and slot = m.slot and epoch > m.epoch
+        and epoch <= r.epoch
       order by epoch limit 1
     ) y on true
     order by m.epoch, m.slot`;
@@ -227,11 +253,9 @@ export async function reclaimStep(tx: Transaction, poolId: string, at: Date): Pr
     await deleteTask(tx, poolId, task);
     return { idle: false, segmentsReturned: 0 };
   }
-  const above = readers.older ?? -1;
-  const until = readers.younger ?? (readers.live ? readers.open_epoch : null);
-  const rows = takeOneEpoch(await selectRows(tx, poolId, task, above, until ?? -1));
+  const rows = takeOneEpoch(await selectRows(tx, poolId, task, readers));
   if (rows.length === 0) return await endRound(tx, poolId, task, readers, at);
-  const freed = rows.filter((row) => !row.queued && (until === null || row.younger_segment_id !== null));
+  const freed = rows.filter((row) => !row.queued && (!row.read || row.younger_segment_id !== null));
   if (freed.length > 0) {
     await moveBlocks(tx, poolId, freed);
     await deleteBlocks(tx, poolId, freed);
@@ -258,7 +282,7 @@ async function endRound(
   tx: Transaction,
   poolId: string,
   task: Task,
-  { older, younger, live }: Readers,
+  { any, live }: Readers,
   at: Date,
 ): Promise<Reclaimed> {
   if (task.waiting) {
@@ -266,7 +290,7 @@ async function endRound(
     return { idle: true, segmentsReturned: 0 };
   }
   await deleteTask(tx, poolId, task);
-  if (older === null && younger === null && !live) {
+  if (!any && !live) {
     const parent = await deleteTimeline(tx, poolId, task.timeline_id);
     if (parent !== undefined) await appendReclaims(tx, poolId, [parent], at);
   }

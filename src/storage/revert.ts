@@ -14,7 +14,7 @@ import { type Database, transact, type Transaction } from "../database/client.ts
 import { volumes } from "../database/schema.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
-import { requireWhole } from "./clone.ts";
+import { requireWhole } from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { advancePool, lockPool, type PoolHead } from "./pool.ts";

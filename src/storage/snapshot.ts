@@ -30,8 +30,15 @@ import type { SnapshotCdb } from "../scsi/cdb.ts";
 import { completedPhases, disconnectedPhases, selectionPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
-import { requireInside } from "./block.ts";
+import { type BlockRange, requireInside } from "./block.ts";
 import { insertMarker } from "./cache.ts";
+import {
+  type CoveredVolume,
+  formatMultirange,
+  mergeRanges,
+  parseMultirange,
+  type VolumeRange,
+} from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
@@ -39,19 +46,6 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 
 export type SnapshotStatus = "pending" | "sealed" | "cancelled" | "failed";
-
-/**
- * What a snapshot covers of a volume: blocks `[lba, lba + blockCount)` as of the end of (timeline, epoch), when the volume had
- * `volumeBlocks`.
- */
-export interface CoveredVolume {
-  readonly volumeId: string;
-  readonly timelineId: number;
-  readonly epoch: number;
-  readonly lba: number;
-  readonly blockCount: number;
-  readonly volumeBlocks: number;
-}
 
 /** How far a snapshot is from its seal; nothing is ahead of a sealed one. */
 export interface SealProgress {
@@ -87,6 +81,8 @@ export interface MarkerRequest {
   readonly description?: string;
   /** The volumes to cover, or `all` of the pool. */
   readonly volumeIds: string[] | "all";
+  /** What to cover of some of them; the others are covered whole. */
+  readonly ranges: VolumeRange[];
   readonly command: SnapshotCdb;
   readonly cdb: Uint8Array;
   readonly dataOut?: Uint8Array;
@@ -143,14 +139,13 @@ async function insertCovered(
   covered: CoveredVolume[],
 ): Promise<void> {
   await tx.$client`
-    insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count,
-      volume_blocks)
+    insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, covered, volume_blocks)
     select ${poolId}, ${snapshotId}, * from unnest(
       ${covered.map((volume) => volume.volumeId)}::uuid[], ${
     covered.map((volume) => volume.timelineId)
   }::bigint[],
-      ${covered.map((volume) => volume.epoch)}::bigint[], ${covered.map((volume) => volume.lba)}::bigint[],
-      ${covered.map((volume) => volume.blockCount)}::bigint[], ${
+      ${covered.map((volume) => volume.epoch)}::bigint[],
+      ${covered.map(({ ranges }) => formatMultirange(ranges))}::int8multirange[], ${
     covered.map((volume) => volume.volumeBlocks)
   }::bigint[])`;
 }
@@ -352,7 +347,7 @@ export async function getCovered(
   const { $client } = connection;
   const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
   const rows = await $client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count, volume_blocks
+    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks
     from snapshot_volumes v
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen} and exists (
       select from snapshots s
@@ -419,7 +414,7 @@ async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<M
   const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
   const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
   const covered = await database.$client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count, volume_blocks
+    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks
     from snapshot_volumes
     where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])
     order by volume_id`;
@@ -440,8 +435,7 @@ function toCoveredVolume(row: CoveredRow): CoveredVolume {
     volumeId: row.volume_id,
     timelineId: row.timeline_id,
     epoch: row.epoch,
-    lba: row.first_lba,
-    blockCount: row.block_count,
+    ranges: parseMultirange(row.covered),
     volumeBlocks: row.volume_blocks,
   };
 }
@@ -451,29 +445,31 @@ interface CoveredRow {
   volume_id: string;
   timeline_id: number;
   epoch: number;
-  first_lba: number;
-  block_count: number;
+  covered: string;
   volume_blocks: number;
 }
 
-function toCovered(rows: VolumeRow[], { volumeIds, command }: MarkerRequest): CoveredVolume[] {
+function toCovered(rows: VolumeRow[], { volumeIds, ranges }: MarkerRequest): CoveredVolume[] {
   if (volumeIds !== "all") {
     const missing = volumeIds.find((id) => !rows.some((row) => row.volume_id === id));
     if (missing !== undefined) throw new StorageError("volume-not-found", `Cannot find volume ${missing}`);
   }
-  return rows.map((row) => {
-    const { firstLba: lba } = command;
-    const blockCount = command.blockCount === 0 ? row.block_count - lba : command.blockCount;
-    requireInside({ lba, blockCount }, row.block_count, "snapshot");
-    return {
-      volumeId: row.volume_id,
-      timelineId: row.timeline_id,
-      epoch: row.open_epoch,
-      lba,
-      blockCount,
-      volumeBlocks: row.block_count,
-    };
-  });
+  const byVolume = Map.groupBy(ranges, ({ volumeId }) => volumeId);
+  return rows.map((row) => ({
+    volumeId: row.volume_id,
+    timelineId: row.timeline_id,
+    epoch: row.open_epoch,
+    ranges: toCoveredRanges(row, byVolume.get(row.volume_id) ?? [{ lba: 0, blockCount: 0 }]),
+    volumeBlocks: row.block_count,
+  }));
+}
+
+function toCoveredRanges({ block_count: volumeBlocks }: VolumeRow, ranges: BlockRange[]): BlockRange[] {
+  return mergeRanges(ranges.map(({ lba, blockCount: asked }) => {
+    const range = { lba, blockCount: asked === 0 ? volumeBlocks - lba : asked };
+    requireInside(range, volumeBlocks, "snapshot");
+    return range;
+  }));
 }
 
 function toSnapshot(

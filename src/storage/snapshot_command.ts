@@ -2,7 +2,7 @@
  * A snapshot request is a SCSI command, whichever front door it came by.
  *
  * A request in words is encoded as the smallest CDB that can say it, with a parameter list as data-out where it has a
- * name, a description or several volumes. Then the bytes are decoded, and what was decoded is carried out. A request
+ * name, a description, several volumes, or ranges that the CDB has no room for. Then the bytes are decoded, and what was decoded is carried out. A request
  * that comes as bytes goes the second half of the way. So the audit row holds exactly what was executed.
  *
  * A CDB has no place for the volume it addresses: that is the nexus, which the front door knows.
@@ -10,13 +10,14 @@
 
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
-import { decodeSnapshotCdb, encodeSnapshotCdb, type SnapshotCdb } from "../scsi/cdb.ts";
+import { CDB_NUMBER_MAX, decodeSnapshotCdb, encodeSnapshotCdb, type SnapshotCdb } from "../scsi/cdb.ts";
 import {
   decodeSnapshotParameterList,
   encodeSnapshotParameterList,
   type SnapshotParameterList,
 } from "../scsi/parameter_list.ts";
 import type { Actor } from "./actor.ts";
+import type { VolumeRange } from "./covered.ts";
 import { NAME_PATTERN } from "./identifier.ts";
 import type { Pool } from "./pool.ts";
 import { type MarkerRequest, type PlacedMarker, placeMarker } from "./snapshot.ts";
@@ -26,9 +27,8 @@ export interface SnapshotRequest {
   readonly name?: string;
   readonly description?: string;
   readonly volumeIds?: string[];
-  /** First block and number of blocks of the one volume; 0 blocks means to its end. */
-  readonly lba?: number;
-  readonly blockCount?: number;
+  /** What to cover of some of the volumes. */
+  readonly ranges?: VolumeRange[];
   /** Answer at the marker's commit rather than at the seal. */
   readonly immed: boolean;
 }
@@ -54,14 +54,30 @@ export const DESCRIPTION_BYTES_MAX = 1024;
  * @throws {StorageError} `cdb-field-invalid` for what no command can say.
  */
 export function encodeSnapshotCommand(request: SnapshotRequest): SnapshotCommand {
-  const { volumeIds = [], lba: firstLba = 0, blockCount = 0, immed } = request;
-  const list = request.name !== undefined || request.description !== undefined || volumeIds.length > 1;
+  const { volumeIds = [], ranges = [], immed } = request;
+  const inCdb = fitsCdb(volumeIds, ranges);
+  const [{ lba: firstLba, blockCount }] = inCdb && ranges.length === 1 ? ranges : [WHOLE];
+  const list = request.name !== undefined || request.description !== undefined || !inCdb;
   const pool = volumeIds.length === 0;
+  const listed = inCdb ? { volumeIds: [], ranges: [] } : toListed(volumeIds, ranges);
   return {
     cdb: encodeSnapshotCdb({ immed, pool, list, firstLba, blockCount }),
-    ...(list ? { dataOut: encodeSnapshotParameterList(toParameterList(request, volumeIds)) } : {}),
+    ...(list ? { dataOut: encodeSnapshotParameterList({ ...toTexts(request), ...listed }) } : {}),
     ...(volumeIds.length === 1 ? { addressedVolumeId: volumeIds[0] } : {}),
   };
+}
+
+const WHOLE = { lba: 0, blockCount: 0 };
+
+/** A CDB has room for all of a pool, or for one range of the volume that it addresses. */
+function fitsCdb(volumeIds: string[], ranges: VolumeRange[]): boolean {
+  return volumeIds.length <= 1 && ranges.length <= 1 &&
+    ranges.every(({ lba, blockCount }) => lba <= CDB_NUMBER_MAX && blockCount <= CDB_NUMBER_MAX);
+}
+
+function toListed(volumeIds: string[], ranges: VolumeRange[]) {
+  const ranged = new Set(ranges.map(({ volumeId }) => volumeId));
+  return { volumeIds: volumeIds.filter((id) => !ranged.has(id)), ranges };
 }
 
 /**
@@ -87,10 +103,11 @@ export function toMarkerRequest(
 ): MarkerRequest {
   const command = decodeSnapshotCdb(cdb);
   const list = decodeDataOut(command, dataOut);
+  const chosen = chooseVolumes(command, list, addressedVolumeId);
   return {
     ...(list.name === undefined ? {} : { name: list.name }),
     ...(list.description === undefined ? {} : { description: list.description }),
-    volumeIds: chooseVolumes(command, list, addressedVolumeId),
+    ...chosen,
     command,
     cdb,
     ...(dataOut === undefined ? {} : { dataOut }),
@@ -98,11 +115,10 @@ export function toMarkerRequest(
   };
 }
 
-function toParameterList({ name, description }: SnapshotRequest, volumeIds: string[]): SnapshotParameterList {
+function toTexts({ name, description }: SnapshotRequest) {
   return {
     ...(name === undefined ? {} : { name }),
     ...(description === undefined ? {} : { description }),
-    volumeIds: volumeIds.length > 1 ? volumeIds : [],
   };
 }
 
@@ -115,12 +131,14 @@ function decodeDataOut({ list }: SnapshotCdb, dataOut?: Uint8Array): SnapshotPar
         : "Cannot execute the command: a parameter list follows and its LIST flag is clear",
     );
   }
-  const decoded = dataOut === undefined ? { volumeIds: [] } : decodeSnapshotParameterList(dataOut);
+  const decoded = dataOut === undefined
+    ? { volumeIds: [], ranges: [] }
+    : decodeSnapshotParameterList(dataOut);
   requireListed(decoded);
   return decoded;
 }
 
-function requireListed({ name, description, volumeIds }: SnapshotParameterList): void {
+function requireListed({ name, description, volumeIds, ranges }: SnapshotParameterList): void {
   const described = new TextEncoder().encode(description ?? "");
   const problem = name !== undefined && !NAME_PATTERN.test(name)
     ? "a name is 1 to 63 letters, digits, dots, underscores or hyphens"
@@ -128,6 +146,8 @@ function requireListed({ name, description, volumeIds }: SnapshotParameterList):
     ? `a description is at most ${DESCRIPTION_BYTES_MAX} bytes without NUL`
     : new Set(volumeIds).size < volumeIds.length
     ? "a volume is named twice"
+    : ranges.some(({ volumeId }) => volumeIds.includes(volumeId))
+    ? "a volume is named both whole and by ranges"
     : undefined;
   if (problem === undefined) return;
   throw new StorageError(
@@ -138,33 +158,32 @@ function requireListed({ name, description, volumeIds }: SnapshotParameterList):
 
 /** POOL means every volume; otherwise the listed ones, or the one that the command addresses. */
 function chooseVolumes(
-  { pool, firstLba, blockCount }: SnapshotCdb,
-  { volumeIds }: SnapshotParameterList,
+  { pool, firstLba: lba, blockCount }: SnapshotCdb,
+  { volumeIds, ranges }: SnapshotParameterList,
   addressedVolumeId?: string,
-): string[] | "all" {
-  if (pool && volumeIds.length > 0) {
+): Pick<MarkerRequest, "volumeIds" | "ranges"> {
+  const listed = [...volumeIds, ...new Set(ranges.map(({ volumeId }) => volumeId))];
+  if (pool && listed.length > 0) {
     throw new StorageError(
       "parameter-list-invalid",
       "Cannot execute the command: POOL is set and volumes are listed",
     );
   }
-  if (pool) return "all";
-  const chosen = volumeIds.length > 0
-    ? volumeIds
-    : addressedVolumeId === undefined
-    ? []
-    : [addressedVolumeId];
-  if (chosen.length === 0) {
+  if (pool) return { volumeIds: "all", ranges: [] };
+  const isRange = lba > 0 || blockCount > 0;
+  if (listed.length > 0 && isRange) {
+    throw new StorageError(
+      "cdb-field-invalid",
+      "Cannot execute the command: its range is of the volume that it addresses, and volumes are listed",
+    );
+  }
+  if (listed.length > 0) return { volumeIds: listed, ranges };
+  if (addressedVolumeId === undefined) {
     throw new StorageError(
       "invalid-argument",
       "Cannot execute the command: it addresses no volume; name one or set POOL",
     );
   }
-  if (chosen.length > 1 && (firstLba > 0 || blockCount > 0)) {
-    throw new StorageError(
-      "cdb-field-invalid",
-      "Cannot execute the command: a range of blocks is of one volume, not of several",
-    );
-  }
-  return chosen;
+  const range = { volumeId: addressedVolumeId, lba, blockCount };
+  return { volumeIds: [addressedVolumeId], ranges: isRange ? [range] : [] };
 }

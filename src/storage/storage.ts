@@ -13,8 +13,9 @@ import type { Actor } from "./actor.ts";
 import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
 import { Appender } from "./appender.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
-import { cloneVolume, requireWhole } from "./clone.ts";
-import { type BlockRange, toBlockCount } from "./block.ts";
+import { cloneVolume } from "./clone.ts";
+import { type CoveredVolume, intersectRanges, requireWhole, type VolumeRange } from "./covered.ts";
+import { BLOCK_COUNT_MAX, type BlockRange, toBlockCount } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
 import {
   addDevice,
@@ -46,6 +47,7 @@ import {
   findLineage,
   findPartsSince,
   type FoundRange,
+  type LineagePart,
   listAllocated,
   listChanged,
   type RangeQuery,
@@ -53,7 +55,6 @@ import {
 import { type Reverted, revertVolume } from "./revert.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import {
-  type CoveredVolume,
   findSnapshotPlace,
   getCovered,
   getSnapshot,
@@ -101,9 +102,12 @@ export type Size = { readonly sizeBytes: number } | { readonly blockCount: numbe
 /** A snapshot request in words, with references. */
 export interface SnapshotInput {
   readonly pool?: string;
+  /** Covered whole, unless there is one and `lba` or `blockCount` select blocks of it. */
   readonly volumes?: string[];
   readonly lba?: number;
   readonly blockCount?: number;
+  /** Blocks of further volumes; without a count, to the volume's end. */
+  readonly ranges?: { readonly volume: string; readonly lba: number; readonly blockCount?: number }[];
   readonly name?: string;
   readonly description?: string;
   /** Answer when sealed rather than at the marker's commit. */
@@ -439,9 +443,9 @@ export class Storage implements AsyncDisposable {
     poolReference: string | undefined,
     page: RangePageRequest,
   ): Promise<Page<FoundRange>> {
-    const { pool, timelineId, blockCount: end } = await this.getVolume(reference, poolReference);
+    const { pool, timelineId, blockCount } = await this.getVolume(reference, poolReference);
     const parts = await findLineage(this.database, pool.poolId, { timelineId, epoch: EPOCH_LIVE });
-    return await listAllocated(this.database, pool, toRangeQuery(page, { parts, lba: 0, end }));
+    return await listAllocated(this.database, pool, toRangeQuery(page, parts, [{ lba: 0, blockCount }]));
   }
 
   /** The same of a volume as a snapshot has it. */
@@ -452,10 +456,8 @@ export class Storage implements AsyncDisposable {
     page: RangePageRequest,
   ): Promise<Page<FoundRange>> {
     const { pool, snapshotId, covered } = await this.#findCovered(reference, poolReference, volume);
-    const { lba, blockCount } = covered;
     const parts = await findLineage(this.database, pool.poolId, covered);
-    const query = toRangeQuery(page, { parts, lba, end: lba + blockCount });
-    const ranges = await listAllocated(this.database, pool, query);
+    const ranges = await listAllocated(this.database, pool, toRangeQuery(page, parts, covered.ranges));
     await requireReadable(this.database, pool.poolId, snapshotId);
     return ranges;
   }
@@ -475,15 +477,14 @@ export class Storage implements AsyncDisposable {
     const { pool, snapshotId, covered } = await this.#findCovered(reference, poolReference, volume);
     const { volumes, snapshotId: baseId } = await getSnapshot(this.database, baseReference, pool.poolId);
     const { parts, base } = await findPartsSince(this.database, pool.poolId, covered, volumes);
-    const lba = Math.max(covered.lba, base.lba);
-    const end = Math.min(covered.lba + covered.blockCount, reachOf(base));
-    if (lba >= end) {
+    const within = intersectRanges(covered.ranges, reachOf(base));
+    if (within.length === 0) {
       throw new StorageError(
         "outside-snapshot",
         "Cannot compare the snapshots: they cover no block in common",
       );
     }
-    const changes = await listChanged(this.database, pool, toRangeQuery(page, { parts, lba, end }));
+    const changes = await listChanged(this.database, pool, toRangeQuery(page, parts, within));
     for (const id of [snapshotId, baseId]) await requireReadable(this.database, pool.poolId, id);
     return changes;
   }
@@ -492,16 +493,41 @@ export class Storage implements AsyncDisposable {
 
   /** Takes a snapshot; answers at its marker's commit, or when it is sealed if that was asked for and comes in time. */
   async takeSnapshot(actor: Actor, input: SnapshotInput, signal: AbortSignal): Promise<Snapshot> {
-    const volumes = input.volumes === undefined
-      ? []
-      : await getVolumes(this.database, input.volumes, await this.#poolId(input.pool));
-    const pool = await this.#commonPool(volumes, input.pool);
-    const command = encodeSnapshotCommand({
-      ...input,
-      immed: !input.untilSealed,
-      ...(volumes.length === 0 ? {} : { volumeIds: volumes.map((volume) => volume.volumeId) }),
-    });
+    const { pool, ...covered } = await this.#chooseCovered(input);
+    const command = encodeSnapshotCommand({ ...input, ...covered, immed: !input.untilSealed });
     return await this.#execute(actor, pool, command, signal);
+  }
+
+  /** What a request in words wants covered, and the pool that it is in. */
+  async #chooseCovered(
+    input: SnapshotInput,
+  ): Promise<{ pool: Pool; volumeIds: string[]; ranges: VolumeRange[] }> {
+    const { volumes: whole = [], ranges: asked = [], lba, blockCount } = input;
+    const references = [...whole, ...asked.map(({ volume }) => volume)];
+    const volumes = references.length === 0
+      ? []
+      : await getVolumes(this.database, references, await this.#poolId(input.pool));
+    const pool = await this.#commonPool(volumes, input.pool);
+    const wholeIds = volumes.slice(0, whole.length).map(({ volumeId }) => volumeId);
+    const ranges = volumes.slice(whole.length).map(({ volumeId }, index) => {
+      const { lba, blockCount = 0 } = asked[index];
+      return { volumeId, lba, blockCount };
+    });
+    requireOneWay(wholeIds, ranges);
+    if (lba !== undefined || blockCount !== undefined) {
+      if (wholeIds.length !== 1 || ranges.length > 0) {
+        throw new StorageError(
+          "cdb-field-invalid",
+          "Cannot take a range of several volumes: lba and blockCount are of one; name the ranges",
+        );
+      }
+      ranges.push({ volumeId: wholeIds[0], lba: lba ?? 0, blockCount: blockCount ?? 0 });
+    }
+    return {
+      pool,
+      volumeIds: [...new Set([...wholeIds, ...ranges.map(({ volumeId }) => volumeId)])],
+      ranges,
+    };
   }
 
   /** Carries out a snapshot command that came as bytes. */
@@ -685,6 +711,16 @@ export class Storage implements AsyncDisposable {
   }
 }
 
+/** A volume is covered whole, once, or by ranges. @throws {StorageError} `parameter-list-invalid`. */
+function requireOneWay(wholeIds: string[], ranges: VolumeRange[]): void {
+  const whole = new Set(wholeIds);
+  if (whole.size === wholeIds.length && !ranges.some(({ volumeId }) => whole.has(volumeId))) return;
+  throw new StorageError(
+    "parameter-list-invalid",
+    "Cannot take the snapshot: a volume is named twice, or both whole and by ranges",
+  );
+}
+
 /** A volume as a snapshot has it, to be read in pieces. */
 export interface SnapshotImage {
   readonly snapshotId: string;
@@ -704,17 +740,22 @@ export interface RangePageRequest {
 
 function toRangeQuery(
   { startLba, itemsMax }: RangePageRequest,
-  range: Omit<RangeQuery, "itemsMax">,
+  parts: LineagePart[],
+  ranges: BlockRange[],
 ): RangeQuery {
   if (!Number.isSafeInteger(startLba) || startLba < 0) {
     throw new StorageError("lba-out-of-range", `Cannot list ranges from LBA ${startLba} on`);
   }
-  return { ...range, lba: Math.max(range.lba, startLba), itemsMax };
+  const within = intersectRanges(ranges, [{ lba: startLba, blockCount: BLOCK_COUNT_MAX }]);
+  return { parts, within, itemsMax };
 }
 
-/** What lies behind the end that a volume had was not there, and a base that covers all of the volume says so. */
-function reachOf({ lba, blockCount, volumeBlocks }: CoveredVolume): number {
-  return lba + blockCount === volumeBlocks ? Infinity : lba + blockCount;
+/** What lies behind the end that a volume had was not there, and a base that covers it up to its end says so. */
+function reachOf({ ranges, volumeBlocks }: CoveredVolume): BlockRange[] {
+  return ranges.map(({ lba, blockCount }) => ({
+    lba,
+    blockCount: lba + blockCount === volumeBlocks ? BLOCK_COUNT_MAX : blockCount,
+  }));
 }
 
 /** At most so many entries come of the trims of a request. */

@@ -129,10 +129,9 @@ async function insertSnapshots({ database }: BenchDatabase, volumeId: string, co
       insert into snapshots (pool_id, snapshot_id, status, marker_sequence, bytes_before, audit_id, created_at, sealed_at)
       select ${pool_id}, snapshot_id, 'sealed', ${sequence_appended}::bigint + i, 0, audit_id, at, at from made`;
     await tx`
-      insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, first_lba, block_count,
-        volume_blocks)
-      select ${pool_id}, snapshot_id, ${volumeId}, ${timeline_id}, ${open_epoch}::bigint + i - 1, 0, ${block_count},
-        ${block_count}
+      insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, volume_blocks, covered)
+      select ${pool_id}, snapshot_id, ${volumeId}, ${timeline_id}, ${open_epoch}::bigint + i - 1, ${block_count}::bigint,
+        int8multirange(int8range(0, ${block_count}::bigint))
       from made`;
     await tx`
       insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, cdb, scsi_status,

@@ -9,6 +9,7 @@ Deno.test("the drizzle schema is what the migrations make: tables, columns, type
     select c.relname || '.' || a.attname as column, format_type(a.atttypid, null) as type, a.attnotnull as required
     from pg_attribute a join pg_class c on c.oid = a.attrelid
     where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and a.attnum > 0
+      and not a.attisdropped
       and c.relname <> 'schema_migrations'
     order by 1`;
   const declared = Object.values(schema).filter((value) => value instanceof PgTable).flatMap((table) => {

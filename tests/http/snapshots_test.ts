@@ -58,7 +58,7 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
     poolId,
     status: "pending",
     sequence: 3,
-    volumes: [{ volumeId, timelineId: 1, epoch: 0, lba: 0, blockCount: 64, volumeBlocks: 64 }],
+    volumes: [{ volumeId, timelineId: 1, epoch: 0, ranges: [{ lba: 0, blockCount: 64 }], volumeBlocks: 64 }],
     progress: { entriesAhead: 2, bytesAhead: 4096, bytesPerSecond: 0 },
     cdb: {
       hex: "c00500000000",
@@ -139,8 +139,8 @@ Deno.test("POST /snapshots makes one cut of several volumes, named by id or name
   const { sequence, volumes, cdb } = await take({ volumes: [ids[2], "cut-a"], name: "cut" });
   assertEquals([sequence, cdb.hex], [4, "c00500000000"]);
   assertEquals(volumes, [
-    { volumeId: ids[0], timelineId: 1, epoch: 0, lba: 0, blockCount: 8, volumeBlocks: 8 },
-    { volumeId: ids[2], timelineId: 3, epoch: 0, lba: 0, blockCount: 8, volumeBlocks: 8 },
+    { volumeId: ids[0], timelineId: 1, epoch: 0, ranges: [{ lba: 0, blockCount: 8 }], volumeBlocks: 8 },
+    { volumeId: ids[2], timelineId: 3, epoch: 0, ranges: [{ lba: 0, blockCount: 8 }], volumeBlocks: 8 },
   ]);
   for (const name of ["cut-a", "cut-b", "cut-c"]) await put(name, 0, 9);
   assertEquals(await readBlocks("/snapshots/cut/blocks/0?volume=cut-a"), [1]);
@@ -178,7 +178,7 @@ Deno.test("POST /snapshots covers selected blocks of one volume, and nothing out
     blockCount: 4,
     name: "some",
   });
-  assertEquals([covered.lba, covered.blockCount], [8, 4]);
+  assertEquals(covered.ranges, [{ lba: 8, blockCount: 4 }]);
   assertEquals(
     [cdb.hex, cdb.name, cdb.firstLba, cdb.blockCount],
     ["c1050000000800000400", "SNAPSHOT(10)", 8, 4],
@@ -191,12 +191,51 @@ Deno.test("POST /snapshots covers selected blocks of one volume, and nothing out
   }
 });
 
+Deno.test("POST /snapshots covers several ranges of several volumes as one cut, by a parameter list", async () => {
+  await createTestPool(door, "several");
+  const [a, b] = [
+    await createTestVolume(door, "several-a", { pool: "several" }),
+    await createTestVolume(door, "several-b", { pool: "several" }),
+  ];
+  await put("several-a", 0, 1, 64);
+  await put("several-b", 0, 101, 64);
+  const { volumes, cdb } = await take({
+    ranges: [
+      { volume: "several-a", lba: 8, blockCount: 4 },
+      { volume: "several-a", lba: 60 },
+      { volume: "several-b", lba: 0, blockCount: 1 },
+      { volume: "several-a", lba: 12, blockCount: 1 },
+    ],
+    name: "several",
+  });
+  assertEquals(
+    volumes.map(({ volumeId, ranges }: { volumeId: string; ranges: unknown }) => [volumeId, ranges]),
+    [[a, [{ lba: 8, blockCount: 5 }, { lba: 60, blockCount: 4 }]], [b, [{ lba: 0, blockCount: 1 }]]],
+  );
+  assertEquals([cdb.hex, cdb.list], ["c00500000000", true]);
+  await put("several-a", 0, 200, 64);
+  const read = (blocks: string) => `/snapshots/several/blocks/${blocks}&volume=several-a`;
+  assertEquals(await readBlocks(read("11?count=2")), [12, 13]);
+  assertEquals(await readBlocks(read("60?count=4")), [61, 62, 63, 64]);
+  for (const outside of ["7?count=1", "12?count=2", "13?count=47", "8?count=56", "59?count=2"]) {
+    assertProblem(await door.call("GET", read(outside)), OUTSIDE_SNAPSHOT);
+  }
+  const { body } = await door.call("GET", "/snapshots/several/ranges?volume=several-a");
+  assertEquals(body.ranges, [{ lba: 8, blockCount: 5 }, { lba: 60, blockCount: 4 }]);
+  const later = await take({ volumes: ["several-a"], name: "several-later" });
+  const changes = await door.call("GET", `/snapshots/${later.id}/changes?base=several`);
+  assertEquals(changes.body.changes, [
+    { lba: 8, blockCount: 5, change: "written" },
+    { lba: 60, blockCount: 4, change: "written" },
+  ]);
+});
+
 Deno.test("POST /snapshots covers the rest of a volume when blockCount is 0 or absent", async () => {
   await createTestPool(door, "rest");
   await createTestVolume(door, "rest-v", { pool: "rest" });
   for (const range of [{ lba: 60 }, { lba: 60, blockCount: 0 }]) {
     const { volumes: [covered], cdb } = await take({ volumes: ["rest-v"], ...range });
-    assertEquals([covered.lba, covered.blockCount], [60, 4]);
+    assertEquals(covered.ranges, [{ lba: 60, blockCount: 4 }]);
     assertEquals([cdb.hex, cdb.blockCount], ["c1010000003c00000000", 0]);
   }
 });
@@ -273,7 +312,9 @@ Deno.test("POST /snapshots carries out a raw CDB of each length, in upper or low
     return [
       cdb.hex,
       cdb.name,
-      ...volumes.map(({ lba, blockCount }: Record<string, number>) => [lba, blockCount]),
+      ...volumes.map((
+        { ranges: [{ lba, blockCount }] }: { ranges: Record<string, number>[] },
+      ) => [lba, blockCount]),
     ];
   };
   assertEquals(await covered({ cdb: "C00100000000", volume: "raw-v" }), ["c00100000000", "SNAPSHOT(6)", [

@@ -17,21 +17,31 @@ const VOLUME_B = "0190f3d2-7c1b-7abc-8def-0123456789ab";
 const NAME_HEX = "01000003" + "616263";
 const DESCRIPTION_HEX = "02000005" + "c3a9e282ac";
 const VOLUME_A_HEX = "03000010" + "00112233445566778899aabbccddeeff";
+const RANGE_HEX = "04000020" + "0190f3d27c1b7abc8def0123456789ab" + "0000000000000102" + "0000010000000001";
 const VOLUME_B_HEX = "03000010" + "0190f3d27c1b7abc8def0123456789ab";
 
 /** Hex written by hand, and what it says. */
 const GOLDEN: readonly (readonly [hex: string, list: SnapshotParameterList])[] = [
-  ["00000000", { volumeIds: [] }],
-  ["00000007" + NAME_HEX, { name: "abc", volumeIds: [] }],
-  ["00000009" + DESCRIPTION_HEX, { description: "é€", volumeIds: [] }],
-  ["00000014" + VOLUME_A_HEX, { volumeIds: [VOLUME_A] }],
+  ["00000000", { volumeIds: [], ranges: [] }],
+  ["00000007" + NAME_HEX, { name: "abc", volumeIds: [], ranges: [] }],
+  ["00000009" + DESCRIPTION_HEX, { description: "é€", volumeIds: [], ranges: [] }],
+  ["00000014" + VOLUME_A_HEX, { volumeIds: [VOLUME_A], ranges: [] }],
   ["00000038" + NAME_HEX + DESCRIPTION_HEX + VOLUME_A_HEX + VOLUME_B_HEX, {
     name: "abc",
     description: "é€",
     volumeIds: [VOLUME_A, VOLUME_B],
+    ranges: [],
   }],
-  ["00000008" + "01000000" + "02000000", { name: "", description: "", volumeIds: [] }],
-  ["00000008" + "01000004" + "efbbbf00", { name: "\ufeff\u0000", volumeIds: [] }],
+  ["00000024" + RANGE_HEX, {
+    volumeIds: [],
+    ranges: [{ volumeId: VOLUME_B, lba: 258, blockCount: 2 ** 40 + 1 }],
+  }],
+  ["00000038" + VOLUME_A_HEX + RANGE_HEX, {
+    volumeIds: [VOLUME_A],
+    ranges: [{ volumeId: VOLUME_B, lba: 258, blockCount: 2 ** 40 + 1 }],
+  }],
+  ["00000008" + "01000000" + "02000000", { name: "", description: "", volumeIds: [], ranges: [] }],
+  ["00000008" + "01000004" + "efbbbf00", { name: "\ufeff\u0000", volumeIds: [], ranges: [] }],
 ];
 
 for (const [hex, list] of GOLDEN) {
@@ -49,17 +59,22 @@ Deno.test("decodeSnapshotParameterList() takes descriptors in any order and a vo
     name: "abc",
     description: "é€",
     volumeIds: [VOLUME_B, VOLUME_B],
+    ranges: [],
   });
 });
 
 Deno.test("decodeSnapshotParameterList() reads a view into a larger buffer", () => {
   const buffer = Uint8Array.fromHex("ffffff" + "00000007" + NAME_HEX + "ffffff");
-  assertEquals(decodeSnapshotParameterList(buffer.subarray(3, 14)), { name: "abc", volumeIds: [] });
+  assertEquals(decodeSnapshotParameterList(buffer.subarray(3, 14)), {
+    name: "abc",
+    volumeIds: [],
+    ranges: [],
+  });
 });
 
 Deno.test("encodeSnapshotParameterList() takes UUIDs in upper case", () => {
   assertEquals(
-    encodeSnapshotParameterList({ volumeIds: [VOLUME_B.toUpperCase()] }).toHex(),
+    encodeSnapshotParameterList({ volumeIds: [VOLUME_B.toUpperCase()], ranges: [] }).toHex(),
     "00000014" + VOLUME_B_HEX,
   );
 });
@@ -67,11 +82,11 @@ Deno.test("encodeSnapshotParameterList() takes UUIDs in upper case", () => {
 Deno.test("encodeSnapshotParameterList() fills the bound exactly and refuses one byte more", () => {
   const bound = 65_536;
   assertEquals(PARAMETER_LIST_BYTES_MAX, bound);
-  const full = encodeSnapshotParameterList({ name: "n".repeat(bound - 8), volumeIds: [] });
+  const full = encodeSnapshotParameterList({ name: "n".repeat(bound - 8), volumeIds: [], ranges: [] });
   assertEquals(full.length, bound);
   assertEquals(decodeSnapshotParameterList(full).name?.length, bound - 8);
   assertRefused(
-    () => encodeSnapshotParameterList({ name: "n".repeat(bound - 7), volumeIds: [] }),
+    () => encodeSnapshotParameterList({ name: "n".repeat(bound - 7), volumeIds: [], ranges: [] }),
     "parameter-list-length-invalid",
     "at most 65536 bytes, found 65537",
   );
@@ -79,16 +94,17 @@ Deno.test("encodeSnapshotParameterList() fills the bound exactly and refuses one
 
 Deno.test("encodeSnapshotParameterList() takes as many volumes as fit and refuses one more", () => {
   const volumeIds = Array.from({ length: 3276 }, () => VOLUME_A);
-  assertEquals(decodeSnapshotParameterList(encodeSnapshotParameterList({ volumeIds })), { volumeIds });
+  const list = { volumeIds, ranges: [] };
+  assertEquals(decodeSnapshotParameterList(encodeSnapshotParameterList(list)), list);
   assertRefused(
-    () => encodeSnapshotParameterList({ volumeIds: [...volumeIds, VOLUME_B] }),
+    () => encodeSnapshotParameterList({ volumeIds: [...volumeIds, VOLUME_B], ranges: [] }),
     "parameter-list-length-invalid",
   );
 });
 
 Deno.test("encodeSnapshotParameterList() refuses a text longer than its length field, counted in bytes", () => {
   assertRefused(
-    () => encodeSnapshotParameterList({ name: "é".repeat(32_768), volumeIds: [] }),
+    () => encodeSnapshotParameterList({ name: "é".repeat(32_768), volumeIds: [], ranges: [] }),
     "parameter-list-length-invalid",
     "NAME to have at most 65535 bytes, found 65536",
   );
@@ -96,8 +112,12 @@ Deno.test("encodeSnapshotParameterList() refuses a text longer than its length f
 
 Deno.test("encodeSnapshotParameterList() refuses half a surrogate pair", () => {
   const act = (list: SnapshotParameterList) => () => encodeSnapshotParameterList(list);
-  assertRefused(act({ name: "a\ud800", volumeIds: [] }), "parameter-list-invalid", "NAME");
-  assertRefused(act({ description: "\udc00b", volumeIds: [] }), "parameter-list-invalid", "DESCRIPTION");
+  assertRefused(act({ name: "a\ud800", volumeIds: [], ranges: [] }), "parameter-list-invalid", "NAME");
+  assertRefused(
+    act({ description: "\udc00b", volumeIds: [], ranges: [] }),
+    "parameter-list-invalid",
+    "DESCRIPTION",
+  );
 });
 
 Deno.test("encodeSnapshotParameterList() refuses a volume id that is no UUID", () => {
@@ -112,7 +132,11 @@ Deno.test("encodeSnapshotParameterList() refuses a volume id that is no UUID", (
     VOLUME_A.replace("f", "g"),
   ];
   for (const id of strange) {
-    assertRefused(() => encodeSnapshotParameterList({ volumeIds: [id] }), "parameter-list-invalid", "UUID");
+    assertRefused(
+      () => encodeSnapshotParameterList({ volumeIds: [id], ranges: [] }),
+      "parameter-list-invalid",
+      "UUID",
+    );
   }
 });
 
@@ -166,12 +190,12 @@ Deno.test("decodeSnapshotParameterList() refuses a list over the bound, however 
 
 Deno.test("decodeSnapshotParameterList() refuses every unknown type", () => {
   for (let type = 0; type < 256; type++) {
-    if (type >= 0x01 && type <= 0x03) continue;
+    if (type >= 0x01 && type <= 0x04) continue;
     const hex = Uint8Array.of(0, 0, 0, 4, type, 0, 0, 0).toHex();
     assertRefused(
       () => decodeHex(hex),
       "parameter-list-invalid",
-      "descriptor type 01h, 02h or 03h at byte 4",
+      "descriptor type 01h to 04h at byte 4",
     );
   }
 });
@@ -216,6 +240,30 @@ Deno.test("decodeSnapshotParameterList() refuses a UUID of any size but 16 bytes
       "parameter-list-invalid",
       `16 bytes, found ${valueBytes}`,
     );
+  }
+});
+
+Deno.test("decodeSnapshotParameterList() refuses a range of any size but 32 bytes, and numbers from 2^53 on", () => {
+  for (let valueBytes = 0; valueBytes <= 64; valueBytes++) {
+    if (valueBytes === 32) continue;
+    const bytes = new Uint8Array(8 + valueBytes);
+    bytes.set([0, 0, 0, 4 + valueBytes, 0x04, 0, 0, valueBytes]);
+    assertRefused(
+      () => decodeSnapshotParameterList(bytes),
+      "parameter-list-invalid",
+      `32 bytes, found ${valueBytes}`,
+    );
+  }
+  for (const numbers of ["0020000000000000" + "0000000000000001", "0000000000000001" + "ffffffffffffffff"]) {
+    const hex = "00000024" + "04000020" + "0190f3d27c1b7abc8def0123456789ab" + numbers;
+    assertRefused(() => decodeHex(hex), "parameter-list-invalid", "below 2^53");
+  }
+});
+
+Deno.test("encodeSnapshotParameterList() refuses a range without whole numbers", () => {
+  for (const [lba, blockCount] of [[-1, 1], [0.5, 1], [0, 2 ** 53], [0, NaN]]) {
+    const list = { volumeIds: [], ranges: [{ volumeId: VOLUME_A, lba, blockCount }] };
+    assertRefused(() => encodeSnapshotParameterList(list), "parameter-list-invalid", "whole numbers");
   }
 });
 

@@ -81,6 +81,48 @@ Deno.test("deleting a snapshot leaves the live volume and the other snapshots as
   await assertSpaceIsSound(test.test.database);
 });
 
+Deno.test("a snapshot of selected blocks holds back only the segments that they lie in", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 40)]);
+  await take(test, "whole");
+  await storage.append(TESTER, "v", undefined, [write(0, 101, 40)]);
+  const ranges = [{ volume: "v", lba: 5, blockCount: 1 }, { volume: "v", lba: 31, blockCount: 2 }];
+  await storage.takeSnapshot(TESTER, { ranges, name: "some", untilSealed: false }, AbortSignal.timeout(1e4));
+  await storage.append(TESTER, "v", undefined, [write(0, 201, 40)]);
+  await take(test, "later");
+  await storage.append(TESTER, "v", undefined, [write(0, 301, 40)]);
+  await test.drain();
+  assertEquals(await mapped(test), 4 * 10);
+  // Of the epoch that `some` reads, only its slots are held back, once no younger snapshot reads the others.
+  await storage.deleteSnapshot(TESTER, "later");
+  assertEquals(await reclaim(test), 10 + 10 - SLOTS_OF_SOME);
+  assertEquals(await readSome(test), [106, 132, 133]);
+  await storage.deleteSnapshot(TESTER, "whole");
+  assertEquals(await reclaim(test), 10);
+  assertEquals(await readSome(test), [106, 132, 133]);
+  await storage.deleteVolume(TESTER, "v");
+  assertEquals(await reclaim(test), 10);
+  assertEquals([await mapped(test), await readSome(test)], [SLOTS_OF_SOME, [106, 132, 133]]);
+  await storage.deleteSnapshot(TESTER, "some");
+  await reclaim(test);
+  assertEquals(await mapped(test), 0);
+  await assertSpaceIsSound(test.test.database);
+});
+
+/** Segments have 4 blocks: block 5 lies in slot 1, blocks 31 and 32 in the slots 7 and 8. */
+const SLOTS_OF_SOME = 3;
+
+async function readSome({ storage }: TestStorage): Promise<number[]> {
+  const stamps: number[] = [];
+  for (const lba of [5, 31, 32]) {
+    const bytes = await storage.readSnapshot("some", undefined, undefined, { lba, blockCount: 1 });
+    stamps.push(...readStamps(bytes, BLOCK_BYTES));
+  }
+  return stamps;
+}
+
 Deno.test("deleting everything returns every segment, in whichever order, clones and reverts included", async () => {
   for (const order of ["clones last", "clones first"]) {
     await using test = await createTestStorage();

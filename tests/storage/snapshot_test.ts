@@ -104,7 +104,7 @@ Deno.test("takeSnapshot() of a range covers just that", async () => {
     blockCount: 0,
     untilSealed: false,
   }, signal);
-  assertEquals([toEnd.volumes[0].lba, toEnd.volumes[0].blockCount], [90, 10]);
+  assertEquals(toEnd.volumes[0].ranges, [{ lba: 90, blockCount: 10 }]);
   await rejectsWith("lba-out-of-range", test.storage.takeSnapshot(TESTER, { ...input, lba: 99 }, signal));
 });
 

@@ -7,8 +7,10 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { transact } from "../../src/database/client.ts";
-import type { Storage } from "../../src/storage/storage.ts";
+import { STORAGE_LIMITS } from "../../src/config.ts";
+import { flushStep } from "../../src/storage/flush.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
+import type { SnapshotInput, Storage } from "../../src/storage/storage.ts";
 import { assertSpaceIsSound } from "./audit_space.ts";
 import { fill, readStamps } from "./history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "./storage.ts";
@@ -43,7 +45,31 @@ const step = fc.oneof(
   },
   {
     weight: 3,
-    arbitrary: fc.record({ act: fc.constant("snapshot" as const), of: fc.nat(9), all: fc.boolean() }),
+    arbitrary: fc.record({
+      act: fc.constant("snapshot" as const),
+      of: fc.nat(9),
+      all: fc.boolean(),
+      /** None: covered whole. */
+      ranges: fc.oneof(
+        { weight: 2, arbitrary: fc.constant([]) },
+        {
+          weight: 1,
+          arbitrary: fc.array(
+            fc.record({ of: fc.nat(9), lba: fc.nat(BLOCKS - 1), count: fc.integer({ min: 1, max: 9 }) }),
+            { minLength: 1, maxLength: 3 },
+          ),
+        },
+      ),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ act: fc.constant("hold" as const), of: fc.nat(9) }) },
+  { weight: 1, arbitrary: fc.record({ act: fc.constant("wait" as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      act: fc.constant("kill" as const),
+      worker: fc.constantFrom("flusher" as const, "reclaimer" as const),
+    }),
   },
   { weight: 1, arbitrary: fc.record({ act: fc.constant("clone" as const), of: fc.nat(9), from: fc.nat(9) }) },
   {
@@ -62,17 +88,26 @@ const step = fc.oneof(
 );
 type Step = typeof step extends fc.Arbitrary<infer S> ? S : never;
 
-/** What a snapshot has of each volume that it covers, by the volume's id. */
-type Frozen = Map<string, number[]>;
+/** What a snapshot has of each volume that it covers, by the volume's id; nothing of blocks that it does not cover. */
+type Frozen = Map<string, (number | undefined)[]>;
+
+interface Taken {
+  readonly id: string;
+  readonly frozen: Frozen;
+  heldUntil: number;
+}
+
+/** How long a hold lasts, in steps. */
+const HOLD_STEPS = 7;
 
 class History {
   readonly #volumes: { id: string; stamps: number[] }[] = [];
-  readonly #snapshots: { id: string; frozen: Frozen }[] = [];
+  readonly #snapshots: Taken[] = [];
   #other?: Storage;
   #stamp = 0;
   #names = 0;
 
-  constructor(private readonly test: TestStorage) {}
+  constructor(private readonly test: TestStorage, private readonly clock: { minutes: number }) {}
 
   async start(): Promise<void> {
     this.#other = await this.test.openAnother();
@@ -82,22 +117,30 @@ class History {
 
   async take(step: Step): Promise<void> {
     const { storage } = this.test;
+    this.clock.minutes += 1;
     switch (step.act) {
       case "write":
         return await this.#write(step.of, step.lba, step.count, false);
       case "trim":
         return await this.#write(step.of, step.lba, step.count, true);
       case "snapshot":
-        return await this.#snapshot(step.of, step.all);
+        return await this.#snapshot(step.of, step.all, step.ranges);
       case "clone":
         return await this.#clone(step.of, step.from);
       case "revert":
         return await this.#revert(step.of, step.from, step.safe);
       case "delete snapshot": {
-        const [gone] = this.#snapshots.splice(step.of % Math.max(1, this.#snapshots.length), 1);
-        if (gone !== undefined) await this.#deleteSnapshot(gone.id);
+        const index = step.of % Math.max(1, this.#snapshots.length);
+        if (await this.#deleteSnapshot(this.#snapshots[index])) this.#snapshots.splice(index, 1);
         return;
       }
+      case "hold":
+        return await this.#hold(this.#snapshots[step.of % Math.max(1, this.#snapshots.length)]);
+      case "wait":
+        this.clock.minutes += HOLD_STEPS;
+        return;
+      case "kill":
+        return await this.#kill(step.worker);
       case "delete volume": {
         if (this.#volumes.length < 2) return;
         const [{ id }] = this.#volumes.splice(step.of % this.#volumes.length, 1);
@@ -113,21 +156,24 @@ class History {
   /** Compares everything that can be read with the model. */
   async check(): Promise<void> {
     const { storage } = this.test;
-    const range = { lba: 0, blockCount: BLOCKS };
     for (const { id, stamps } of this.#volumes) {
+      const range = { lba: 0, blockCount: BLOCKS };
       assertEquals(readStamps(await storage.readVolume(id, undefined, range), BLOCK_BYTES), stamps);
     }
     for (const { id, frozen } of this.#snapshots) {
       for (const [volumeId, stamps] of frozen) {
-        const bytes = await storage.readSnapshot(id, undefined, volumeId, range);
-        assertEquals(readStamps(bytes, BLOCK_BYTES), stamps);
+        for (const [lba, expected] of runsOf(stamps)) {
+          const range = { lba, blockCount: expected.length };
+          const bytes = await storage.readSnapshot(id, undefined, volumeId, range);
+          assertEquals(readStamps(bytes, BLOCK_BYTES), expected);
+        }
       }
     }
   }
 
   async reclaim(): Promise<boolean> {
-    const { test: { database }, storage } = this.test;
-    const { poolId } = await storage.getPool("main");
+    const { test: { database } } = this.test;
+    const { poolId } = await this.test.storage.getPool("main");
     return (await transact(database, (tx) => reclaimStep(tx, poolId, new Date()))).idle;
   }
 
@@ -146,7 +192,8 @@ class History {
   }
 
   async deleteAll(): Promise<void> {
-    for (const { id } of this.#snapshots.splice(0)) await this.#deleteSnapshot(id);
+    this.clock.minutes += HOLD_STEPS;
+    for (const taken of this.#snapshots.splice(0)) await this.#deleteSnapshot(taken);
     for (const { id } of this.#volumes.splice(0)) await this.test.storage.deleteVolume(TESTER, id);
   }
 
@@ -162,26 +209,63 @@ class History {
     for (let i = 0; i < count; i++) stamps[lba + i] = trim ? 0 : first + i;
   }
 
-  async #snapshot(of: number, all: boolean): Promise<void> {
+  async #snapshot(of: number, all: boolean, ranges: readonly Range[]): Promise<void> {
     if (this.#snapshots.length >= SNAPSHOTS_MAX) return;
+    if (ranges.length > 0) return await this.#snapshotRanges(ranges);
     const covered = all ? this.#volumes : [this.#volumes[of % this.#volumes.length]];
-    const volumes = covered.map(({ id }) => id);
-    const { snapshotId } = await this.test.storage.takeSnapshot(
-      TESTER,
-      { volumes, untilSealed: false },
-      AbortSignal.timeout(1e4),
-    );
-    this.#remember(snapshotId, covered);
+    const id = await this.#take({ volumes: covered.map(({ id }) => id) });
+    this.#remember(id, new Map(covered.map(({ id, stamps }) => [id, [...stamps]])));
   }
 
-  #remember(id: string, covered: { id: string; stamps: number[] }[]): void {
-    this.#snapshots.push({ id, frozen: new Map(covered.map(({ id, stamps }) => [id, [...stamps]])) });
+  async #snapshotRanges(ranges: readonly Range[]): Promise<void> {
+    const frozen: Frozen = new Map();
+    const asked = ranges.map(({ of, lba, count }) => {
+      const { id: volume, stamps } = this.#volumes[of % this.#volumes.length];
+      const covered = frozen.get(volume) ?? Array(BLOCKS).fill(undefined);
+      const blockCount = Math.min(count, BLOCKS - lba);
+      for (let block = lba; block < lba + blockCount; block++) covered[block] = stamps[block];
+      frozen.set(volume, covered);
+      return { volume, lba, blockCount };
+    });
+    this.#remember(await this.#take({ ranges: asked }), frozen);
+  }
+
+  async #take(input: Omit<SnapshotInput, "untilSealed">): Promise<string> {
+    const signal = AbortSignal.timeout(1e4);
+    return (await this.test.storage.takeSnapshot(TESTER, { ...input, untilSealed: false }, signal))
+      .snapshotId;
+  }
+
+  #remember(id: string, frozen: Frozen): void {
+    this.#snapshots.push({ id, frozen, heldUntil: 0 });
+  }
+
+  async #hold(taken: Taken | undefined): Promise<void> {
+    if (taken === undefined) return;
+    taken.heldUntil = this.clock.minutes + HOLD_STEPS;
+    const hold = { until: toMoment(taken.heldUntil), reason: "history" };
+    await this.test.storage.holdSnapshot(TESTER, taken.id, undefined, hold);
+  }
+
+  /** A worker does all of a step and is killed before it commits; another process takes its place, which remembers nothing. */
+  async #kill(worker: "flusher" | "reclaimer"): Promise<void> {
+    const pool = await this.test.storage.getPool("main");
+    const at = toMoment(this.clock.minutes);
+    const context = { limits: STORAGE_LIMITS, at, bytesPerSecond: 0, progressDue: false };
+    const killed = new Error("killed");
+    const step = transact(this.test.test.database, async (tx) => {
+      await (worker === "flusher" ? flushStep(tx, pool, context) : reclaimStep(tx, pool.poolId, at));
+      throw killed;
+    });
+    assertEquals(await step.catch((error) => error), killed);
+    this.#other = await this.test.openAnother();
   }
 
   async #clone(of: number, from: number): Promise<void> {
     if (this.#volumes.length >= VOLUMES_MAX || this.#snapshots.length === 0) return;
     const { id, frozen } = this.#snapshots[from % this.#snapshots.length];
     const [volume, stamps] = [...frozen][of % frozen.size];
+    if (!isWhole(stamps)) return;
     const name = `c${this.#names++}`;
     const { volumeId } = await this.test.storage.cloneVolume(TESTER, { name, snapshot: id, volume });
     this.#volumes.push({ id: volumeId, stamps: [...stamps] });
@@ -189,9 +273,12 @@ class History {
 
   async #revert(of: number, from: number, safe: boolean): Promise<void> {
     const volume = this.#volumes[of % this.#volumes.length];
-    const usable = this.#snapshots.filter(({ frozen }) => frozen.has(volume.id));
+    const usable = this.#snapshots.flatMap(({ id, frozen }) => {
+      const stamps = frozen.get(volume.id);
+      return stamps !== undefined && isWhole(stamps) ? [{ id, stamps }] : [];
+    });
     if (usable.length === 0) return;
-    const { id, frozen } = usable[from % usable.length];
+    const { id, stamps } = usable[from % usable.length];
     const safety = safe && this.#snapshots.length < SNAPSHOTS_MAX ? {} : undefined;
     const { safetySnapshotId } = await this.test.storage.revertVolume(
       TESTER,
@@ -200,14 +287,47 @@ class History {
       id,
       safety,
     );
-    if (safetySnapshotId !== undefined) this.#remember(safetySnapshotId, [volume]);
-    volume.stamps = [...frozen.get(volume.id) as number[]];
+    if (safetySnapshotId !== undefined) {
+      this.#remember(safetySnapshotId, new Map([[volume.id, volume.stamps]]));
+    }
+    volume.stamps = [...stamps];
   }
 
-  /** One that was pending stays as a record, and is deleted once more. */
-  async #deleteSnapshot(id: string): Promise<void> {
-    await this.test.storage.deleteSnapshot(TESTER, id);
+  /** Deletes it unless it is held. One that was pending stays as a record. */
+  async #deleteSnapshot(taken: Taken | undefined): Promise<boolean> {
+    if (taken === undefined) return false;
+    const deleting = this.test.storage.deleteSnapshot(TESTER, taken.id);
+    const isHeld = taken.heldUntil > this.clock.minutes;
+    if (isHeld) assertEquals((await deleting.catch((error) => error)).code, "held");
+    else await deleting;
+    return !isHeld;
   }
+}
+
+interface Range {
+  readonly of: number;
+  readonly lba: number;
+  readonly count: number;
+}
+
+function isWhole(stamps: (number | undefined)[]): stamps is number[] {
+  return !stamps.includes(undefined);
+}
+
+/** The runs of blocks that are covered. */
+function runsOf(stamps: (number | undefined)[]): [lba: number, stamps: number[]][] {
+  const runs: [lba: number, stamps: number[]][] = [];
+  for (const [lba, stamp] of stamps.entries()) {
+    if (stamp === undefined) continue;
+    const last = runs.at(-1);
+    if (last !== undefined && last[0] + last[1].length === lba) last[1].push(stamp);
+    else runs.push([lba, [stamp]]);
+  }
+  return runs;
+}
+
+function toMoment(minutes: number): Date {
+  return new Date(Date.UTC(2026, 0, 1) + minutes * 60_000);
 }
 
 /** Runs so many histories of at least 100 steps each, and answers how many steps that were. */
@@ -227,8 +347,9 @@ export async function runHistories(runs: number, seed?: number): Promise<number>
 }
 
 async function runHistory(steps: Step[]): Promise<void> {
-  await using test = await createTestStorage();
-  const history = new History(test);
+  const clock = { minutes: 0 };
+  await using test = await createTestStorage({ clock: () => toMoment(clock.minutes) });
+  const history = new History(test, clock);
   await history.start();
   for (const [index, next] of steps.entries()) {
     await history.take(next);
