@@ -8,9 +8,11 @@ import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
 import type { AuditedCommand, AuditRecord as StorageAuditRecord } from "../storage/audit.ts";
 import type { Door, DoorApp } from "./door.ts";
 import {
+  Count,
   Id,
   ID_KEY,
   jsonResponse,
+  Lba,
   Moment,
   Name,
   NoQuery,
@@ -47,6 +49,9 @@ const Command = z.object({
     name: Name.optional(),
     description: z.string().optional(),
     volumeIds: z.array(Id),
+    ranges: z.array(z.object({ volumeId: Id, lba: Lba, blockCount: Count })).openapi({
+      description: "0 blocks: to the end of the volume",
+    }),
   }).optional().openapi({ description: "The parameter list" }),
   scsiStatus: ScsiAnswerBody.shape.status.optional().openapi({
     description: "Absent until the command has ended",

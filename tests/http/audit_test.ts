@@ -161,6 +161,7 @@ Deno.test("GET /audit/{id} shows the data-out of a command, as it came and decod
     name: "ab",
     description: "ö",
     volumeIds: [id, other],
+    ranges: [],
   });
 });
 
