@@ -46,6 +46,10 @@ export const STORAGE_LIMITS: StorageLimits = {
   // Shorter than the time-outs of common HTTP clients and proxies (60 s).
   flushWaitMsMax: 30_000,
   flushWaitPollMs: 50,
+  // Room for what several tools put there; a list shows all of them.
+  labelsMax: 64,
+  // Each is one more look-up for every thing that a page looks at.
+  labelSelectorsMax: 16,
   rememberedVolumesMax: 10_000,
   // Another process may give a name away, or to a second pool; a look-up a second for each name is nothing.
   rememberedVolumesMs: 1_000,

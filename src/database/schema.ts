@@ -193,3 +193,11 @@ export const reclaims = pgTable("reclaims", {
   segmentsReturned: count("segments_returned").notNull().default(0),
   lookedAt: moment("looked_at").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.reclaimId] })]);
+
+export const labels = pgTable("labels", {
+  poolId: uuid("pool_id").notNull(),
+  targetId: uuid("target_id").notNull(),
+  key: text("key").notNull(),
+  value: text("value").notNull(),
+  kind: text("kind", { enum: ["volume", "snapshot"] }).notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.targetId, table.key] })]);

@@ -23,6 +23,7 @@ import {
   given,
   Id,
   jsonResponse,
+  Labels,
   Moment,
   Name,
   PROBLEM_RESPONSE,
@@ -64,6 +65,12 @@ export const Event = z.union([
     }),
   ),
   message(
+    "VolumeLabelledEvent",
+    ["volume.labelled"],
+    { volumeId: Id },
+    z.object({ name: Name, labels: Labels }),
+  ),
+  message(
     "MarkerCommittedEvent",
     ["marker.committed"],
     { snapshotId: Id },
@@ -97,6 +104,15 @@ export const Event = z.union([
     ["snapshot.held"],
     { snapshotId: Id },
     z.object({ until: Moment, reason: z.string() }),
+  ),
+  message(
+    "SnapshotLabelledEvent",
+    ["snapshot.labelled"],
+    { snapshotId: Id },
+    z.object({
+      labels: Labels.optional().openapi({ description: "All that it has, where that changed" }),
+      description: z.string().nullable().optional().openapi({ description: "Where that changed" }),
+    }),
   ),
   message(
     "ReclaimProgressEvent",

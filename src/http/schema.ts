@@ -4,6 +4,12 @@
 
 import { z } from "@hono/zod-openapi";
 import { NAME_PATTERN } from "../storage/identifier.ts";
+import {
+  LABEL_KEY_PATTERN,
+  LABEL_VALUE_LENGTH_MAX,
+  type LabelPatch,
+  type Labels as StorageLabels,
+} from "../storage/label.ts";
 import type { Page, PageRequest } from "../storage/page.ts";
 import type { HttpLimits } from "./door.ts";
 import { HttpError } from "./errors.ts";
@@ -52,6 +58,51 @@ export const CountParameter = numeral.transform(Number).optional().openapi({
   minimum: 1,
   default: 1,
   description: "Number of blocks",
+});
+
+// Labels
+
+/**
+ * What a label is, as the document has it. Only the shape of a body is judged here, by one look: zod would leave a key named
+ * `__proto__` out without a word.
+ */
+const LABELS = {
+  type: "object",
+  propertyNames: { type: "string", pattern: LABEL_KEY_PATTERN.source },
+  additionalProperties: { type: "string", maxLength: LABEL_VALUE_LENGTH_MAX },
+  example: { env: "prod" },
+} as const;
+
+export const Labels = z.custom<StorageLabels>(
+  (value) => isObject(value) && Object.values(value).every((one) => typeof one === "string"),
+  "expected an object of texts",
+).openapi(LABELS);
+
+export const LabelsPatch = z.custom<LabelPatch>(
+  (value) =>
+    value === null ||
+    isObject(value) && Object.values(value).every((one) => one === null || typeof one === "string"),
+  "expected an object of texts or null",
+).openapi({
+  ...LABELS,
+  type: ["object", "null"],
+  additionalProperties: { type: ["string", "null"], maxLength: LABEL_VALUE_LENGTH_MAX },
+  description: "A JSON merge patch (RFC 7396): a text sets, null removes",
+  example: { env: "test", old: null },
+});
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** `?label=`, any number of times. */
+export const LabelQuery = z.strictObject({
+  label: z.union([z.string(), z.array(z.string())]).transform((label) => [label].flat()).optional().openapi({
+    type: "array",
+    items: { type: "string" },
+    description: "`key` or `key=value`; of several, all must match",
+    example: ["env=prod"],
+  }),
 });
 
 /** `?pool=`: where a name is looked for. Needed only when several pools use it. */

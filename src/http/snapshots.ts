@@ -19,6 +19,9 @@ import {
   ID_KEY,
   jsonBody,
   jsonResponse,
+  LabelQuery,
+  Labels,
+  LabelsPatch,
   Lba,
   LbaParameter,
   listOf,
@@ -57,6 +60,7 @@ const Snapshot = z.object({
   id: Id,
   name: Name.optional(),
   description: z.string().optional(),
+  labels: Labels,
   poolId: Id,
   status: z.enum(["pending", "sealed", "cancelled", "failed"]),
   sequence: Sequence.openapi({
@@ -100,7 +104,15 @@ const InWords = z.strictObject({
   }),
   name: Name.optional(),
   description: z.string().max(DESCRIPTION_BYTES_MAX).optional(),
+  labels: Labels.optional().openapi({ description: "Beside the command, which knows of none" }),
 }).openapi("SnapshotInWords");
+
+const SnapshotChange = z.strictObject({
+  labels: LabelsPatch.optional(),
+  description: z.string().max(DESCRIPTION_BYTES_MAX).nullable().optional().openapi({
+    description: "null removes it",
+  }),
+}).openapi("SnapshotChange");
 
 const AsCommand = z.strictObject({
   cdb: z.string().max(64).openapi({ description: "The command in hex", example: "c00300000000" }),
@@ -144,7 +156,7 @@ const listRoute = createRoute({
   operationId: "listSnapshots",
   summary: "List the snapshots",
   tags: ["snapshots"],
-  request: { query: PageQuery.extend(PoolQuery.shape) },
+  request: { query: PageQuery.extend(PoolQuery.shape).extend(LabelQuery.shape) },
   responses: {
     200: jsonResponse("A page of snapshots", pageOf("snapshots", Snapshot)),
     default: PROBLEM_RESPONSE,
@@ -158,6 +170,16 @@ const getRoute = createRoute({
   summary: "A snapshot, with its progress while it is pending",
   tags: ["snapshots"],
   request: { params, query: PoolQuery },
+  responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
+});
+
+const changeRoute = createRoute({
+  method: "patch",
+  path: "/snapshots/{snapshot}",
+  operationId: "changeSnapshot",
+  summary: "Label a snapshot, describe it, or both at once",
+  tags: ["snapshots"],
+  request: { params, query: PoolQuery, ...jsonBody(SnapshotChange) },
   responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
 });
 
@@ -224,13 +246,28 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
 
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
-    const page = await storage.listSnapshots(query.pool, toPageRequest(query, limits, ID_KEY));
+    const page = await storage.listSnapshots(query.pool, toPageRequest(query, limits, ID_KEY), query.label);
     return c.json(toPageBody("snapshots", page, toBody), 200);
   });
 
   app.openapi(getRoute, async (c) => {
     const snapshot = await storage.getSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
     return c.json(toBody(snapshot), 200);
+  });
+
+  app.openapi(changeRoute, async (c) => {
+    const change = c.req.valid("json");
+    if (Object.keys(change).length === 0) {
+      throw new HttpError("invalid-request", "Cannot change nothing: expected labels or a description");
+    }
+    const { snapshot } = c.req.valid("param");
+    const changed = await storage.changeSnapshot(
+      toActor(c),
+      snapshot,
+      c.req.valid("query").pool,
+      given(change),
+    );
+    return c.json(toBody(changed), 200);
   });
 
   app.openapi(holdRoute, async (c) => {

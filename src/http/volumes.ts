@@ -13,6 +13,9 @@ import {
   ID_KEY,
   jsonBody,
   jsonResponse,
+  LabelQuery,
+  Labels,
+  LabelsPatch,
   Moment,
   Name,
   NoQuery,
@@ -38,6 +41,7 @@ const Volume = z.object({
   blockCount: Count,
   sizeBytes: Count,
   timelineId: Count,
+  labels: Labels,
   createdAt: Moment,
 }).openapi("Volume");
 
@@ -45,6 +49,7 @@ const NewVolume = z.strictObject({
   name: Name,
   pool: Reference.optional().openapi({ description: "By default `main`, or the source's" }),
   ...SizeFields,
+  labels: Labels.optional(),
   source: z.strictObject({
     snapshot: Reference,
     volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
@@ -69,9 +74,12 @@ const Reverted = z.object({
   safetySnapshotId: Id.optional(),
 }).openapi("Reverted");
 
-const NewSize = z.strictObject(SizeFields).openapi("NewSize", {
-  description: "Either `sizeBytes` or `blockCount`",
-});
+const VolumeChange = z.strictObject({ ...SizeFields, labels: LabelsPatch.optional() }).openapi(
+  "VolumeChange",
+  {
+    description: "Either `sizeBytes` or `blockCount`, or `labels`, or both",
+  },
+);
 
 const MappedSlot = z.object({
   timelineId: Count,
@@ -100,7 +108,7 @@ const listRoute = createRoute({
   operationId: "listVolumes",
   summary: "List the volumes",
   tags: ["volumes"],
-  request: { query: PageQuery.extend(PoolQuery.shape) },
+  request: { query: PageQuery.extend(PoolQuery.shape).extend(LabelQuery.shape) },
   responses: { 200: jsonResponse("A page of volumes", pageOf("volumes", Volume)), default: PROBLEM_RESPONSE },
 });
 
@@ -114,13 +122,13 @@ const getRoute = createRoute({
   responses: { 200: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
 });
 
-const growRoute = createRoute({
+const changeRoute = createRoute({
   method: "patch",
   path: "/volumes/{volume}",
-  operationId: "growVolume",
-  summary: "Grow a volume; the new blocks read as zeros",
+  operationId: "changeVolume",
+  summary: "Grow a volume, label it, or both at once; new blocks read as zeros",
   tags: ["volumes"],
-  request: { params, query: PoolQuery, ...jsonBody(NewSize) },
+  request: { params, query: PoolQuery, ...jsonBody(VolumeChange) },
   responses: { 200: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
 });
 
@@ -164,8 +172,8 @@ const segmentsRoute = createRoute({
 
 export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
   app.openapi(createVolumeRoute, async (c) => {
-    const { name, pool, source, ...size } = c.req.valid("json");
-    const place = { name, ...given({ pool }) };
+    const { name, pool, labels, source, ...size } = c.req.valid("json");
+    const place = { name, ...given({ pool, labels }) };
     const volume = source === undefined
       ? await storage.createVolume(toActor(c), { ...place, ...toSize(size) })
       : await storage.cloneVolume(toActor(c), { ...place, ...given(source), ...toOptionalSize(size) });
@@ -174,7 +182,7 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
-    const page = await storage.listVolumes(query.pool, toPageRequest(query, limits, ID_KEY));
+    const page = await storage.listVolumes(query.pool, toPageRequest(query, limits, ID_KEY), query.label);
     return c.json(toPageBody("volumes", page, toBody), 200);
   });
 
@@ -183,10 +191,12 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
     return c.json(toBody(volume), 200);
   });
 
-  app.openapi(growRoute, async (c) => {
+  app.openapi(changeRoute, async (c) => {
     const { pool } = c.req.valid("query");
-    const size = toSize(c.req.valid("json"));
-    return c.json(toBody(await storage.growVolume(toActor(c), c.req.valid("param").volume, pool, size)), 200);
+    const { labels, ...size } = c.req.valid("json");
+    const change = labels === undefined ? toSize(size) : { ...toOptionalSize(size), labels };
+    const volume = await storage.changeVolume(toActor(c), c.req.valid("param").volume, pool, change);
+    return c.json(toBody(volume), 200);
   });
 
   app.openapi(deleteRoute, async (c) => {
@@ -219,7 +229,7 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 }
 
 function toBody(
-  { volumeId, name, blockCount, timelineId, createdAt, pool }: StorageVolume,
+  { volumeId, name, blockCount, timelineId, labels, createdAt, pool }: StorageVolume,
 ): z.input<typeof Volume> {
   const { poolId, blockSizeBytes } = pool;
   return {
@@ -230,6 +240,7 @@ function toBody(
     blockCount,
     sizeBytes: blockCount * blockSizeBytes,
     timelineId,
+    labels,
     createdAt: createdAt.toISOString(),
   };
 }

@@ -21,13 +21,15 @@ export type AuditAction =
   | "device.add"
   | "volume.clone"
   | "volume.create"
+  | "volume.label"
   | "volume.resize"
   | "volume.delete"
   | "volume.revert"
   | "snapshot.cancel"
   | "snapshot.create"
   | "snapshot.delete"
-  | "snapshot.hold";
+  | "snapshot.hold"
+  | "snapshot.label";
 
 /** The SCSI command that carried a request, and how its transaction went. */
 export interface AuditedCommand {

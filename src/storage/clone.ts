@@ -13,6 +13,8 @@ import { requireBlockCount } from "./block.ts";
 import { type CoveredVolume, requireWhole } from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import { createId, requireName } from "./identifier.ts";
+import { type Labels, requireLabels } from "./label.ts";
+import type { StorageLimits } from "./limits.ts";
 import { lockPool, type Pool } from "./pool.ts";
 import { getCovered } from "./snapshot.ts";
 import { createTimeline } from "./timeline.ts";
@@ -28,6 +30,7 @@ export interface VolumeSource {
 export interface NewClone {
   readonly name: string;
   readonly blockCount?: number;
+  readonly labels?: Labels;
 }
 
 /**
@@ -42,10 +45,12 @@ export async function cloneVolume(
   pool: Pool,
   source: VolumeSource,
   input: NewClone,
+  limits: StorageLimits,
   at: Date,
 ): Promise<Volume> {
-  const { name } = input;
+  const { name, labels = {} } = input;
   requireName(name);
+  requireLabels(labels, limits);
   if (input.blockCount !== undefined) requireBlockCount(input.blockCount);
   const { poolId } = pool;
   return await requireNewName(name, () =>
@@ -54,7 +59,7 @@ export async function cloneVolume(
       const covered = requireWhole(await getCovered(tx, poolId, source.snapshotId, source.volumeId));
       const blockCount = requireRoomFor(covered, input);
       const timelineId = await createTimeline(tx, poolId, head, covered);
-      const volume = { pool, volumeId: createId(), name, blockCount, timelineId, createdAt: at };
+      const volume = { pool, volumeId: createId(), name, blockCount, labels, timelineId, createdAt: at };
       await insertVolume(tx, volume);
       await appendAudit(tx, actor, toVolumeAudit(volume, "volume.clone", at));
       const event = toVolumeEvent(volume, "volume.created", at);

@@ -30,9 +30,11 @@ export const EVENT_TYPES = [
   "snapshot.deleted",
   "snapshot.failed",
   "snapshot.held",
+  "snapshot.labelled",
   "snapshot.sealed",
   "volume.created",
   "volume.deleted",
+  "volume.labelled",
   "volume.resized",
   "volume.reverted",
 ] as const;

@@ -43,6 +43,10 @@ export interface StorageLimits {
   readonly flushWaitMsMax: number;
   /** How often a waiting request looks again. */
   readonly flushWaitPollMs: number;
+  /** Labels of one volume or snapshot. */
+  readonly labelsMax: number;
+  /** Labels that a list is filtered by. */
+  readonly labelSelectorsMax: number;
   /** Names of volumes that this process remembers the place of. */
   readonly rememberedVolumesMax: number;
   /** How long one is remembered. */

@@ -42,6 +42,7 @@ import {
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { carriesLabels, insertLabels, type Labels, type LabelSelector, labelsOf } from "./label.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 
@@ -62,6 +63,7 @@ export interface Snapshot {
   readonly snapshotId: string;
   readonly name?: string;
   readonly description?: string;
+  readonly labels: Labels;
   readonly status: SnapshotStatus;
   /** The marker's sequence: writes below it are inside, all others are not. */
   readonly sequence: number;
@@ -86,6 +88,7 @@ export interface MarkerRequest {
   readonly command: SnapshotCdb;
   readonly cdb: Uint8Array;
   readonly dataOut?: Uint8Array;
+  readonly labels: Labels;
   readonly receivedAt: Date;
 }
 
@@ -159,6 +162,7 @@ async function closeEpochs(tx: Transaction, poolId: string, covered: CoveredVolu
 function selectSnapshots(connection: Connection) {
   return connection.select({
     snapshot: snapshots,
+    labels: labelsOf(snapshots.poolId, snapshots.snapshotId),
     pool: pools,
     tail: poolTails,
     cdb: audit.cdb,
@@ -244,13 +248,14 @@ interface Marker extends MarkerRequest {
  */
 async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: Marker): Promise<void> {
   const { poolId } = pool;
-  const { snapshotId, head, covered, at } = marker;
+  const { snapshotId, head, covered, labels, at } = marker;
   const sequence = head.sequenceAppended + 1;
   const auditId = createId();
   await Promise.all([
     insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
     insertSnapshot(tx, poolId, marker, sequence, auditId),
     insertCovered(tx, poolId, snapshotId, covered),
+    insertLabels(tx, poolId, { kind: "snapshot", targetId: snapshotId }, labels),
     closeEpochs(tx, poolId, covered),
     advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
     appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
@@ -299,15 +304,17 @@ export async function getSnapshot(database: Database, reference: string, poolId?
   return toSnapshot(row, await selectCovered(database, [row]));
 }
 
-/** The snapshots, of one pool or of all, in order of creation. */
+/** The snapshots, of one pool or of all, that carry all of the labels, in order of creation. */
 export async function listSnapshots(
   database: Database,
   poolId: string | undefined,
+  wanted: LabelSelector[],
   page: PageRequest,
 ): Promise<Page<Snapshot>> {
   const rows = await selectSnapshots(database).where(and(
     poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
     page.after === undefined ? undefined : gt(snapshots.snapshotId, page.after),
+    await carriesLabels(database, snapshots.snapshotId, { kind: "snapshot", poolId, wanted }, page),
   )).orderBy(asc(snapshots.snapshotId)).limit(page.itemsMax + 1);
   const covered = await selectCovered(database, rows);
   return toPage(rows, page, (row) => row.snapshot.snapshotId, (row) => toSnapshot(row, covered));
@@ -473,7 +480,7 @@ function toCoveredRanges({ block_count: volumeBlocks }: VolumeRow, ranges: Block
 }
 
 function toSnapshot(
-  { snapshot, pool, tail, cdb }: SnapshotRow,
+  { snapshot, labels, pool, tail, cdb }: SnapshotRow,
   covered: Map<string, CoveredVolume[]>,
 ): Snapshot {
   return {
@@ -481,6 +488,7 @@ function toSnapshot(
     snapshotId: snapshot.snapshotId,
     ...(snapshot.name === null ? {} : { name: snapshot.name }),
     ...(snapshot.description === null ? {} : { description: snapshot.description }),
+    labels,
     status: snapshot.status,
     sequence: snapshot.markerSequence,
     volumes: covered.get(snapshot.snapshotId) ?? [],

@@ -2,10 +2,12 @@
  * A snapshot request is a SCSI command, whichever front door it came by.
  *
  * A request in words is encoded as the smallest CDB that can say it, with a parameter list as data-out where it has a
- * name, a description, several volumes, or ranges that the CDB has no room for. Then the bytes are decoded, and what was decoded is carried out. A request
- * that comes as bytes goes the second half of the way. So the audit row holds exactly what was executed.
+ * name, a description, several volumes, or ranges that the CDB has no room for. Then the bytes are decoded, and what was
+ * decoded is carried out. A request that comes as bytes goes the second half of the way. So the audit row holds exactly what
+ * was executed.
  *
- * A CDB has no place for the volume it addresses: that is the nexus, which the front door knows.
+ * A CDB has no place for the volume it addresses: that is the nexus, which the front door knows. Nor has it for labels, which
+ * travel beside the command: they say nothing of what is to be done.
  */
 
 import type { Database } from "../database/client.ts";
@@ -19,6 +21,7 @@ import {
 import type { Actor } from "./actor.ts";
 import type { VolumeRange } from "./covered.ts";
 import { NAME_PATTERN } from "./identifier.ts";
+import type { Labels } from "./label.ts";
 import type { Pool } from "./pool.ts";
 import { type MarkerRequest, type PlacedMarker, placeMarker } from "./snapshot.ts";
 
@@ -38,6 +41,7 @@ export interface SnapshotCommand {
   readonly cdb: Uint8Array;
   readonly dataOut?: Uint8Array;
   readonly addressedVolumeId?: string;
+  readonly labels?: Labels;
 }
 
 /** What was executed: the snapshot, whether its command asked to be answered at once, and how it moved the pool's head. */
@@ -98,7 +102,7 @@ export async function executeSnapshotCommand(
 
 /** Decodes a command that was received at that time. @throws {StorageError} `cdb-…` and `parameter-list-…`. */
 export function toMarkerRequest(
-  { cdb, dataOut, addressedVolumeId }: SnapshotCommand,
+  { cdb, dataOut, addressedVolumeId, labels = {} }: SnapshotCommand,
   receivedAt: Date,
 ): MarkerRequest {
   const command = decodeSnapshotCdb(cdb);
@@ -111,6 +115,7 @@ export function toMarkerRequest(
     command,
     cdb,
     ...(dataOut === undefined ? {} : { dataOut }),
+    labels,
     receivedAt,
   };
 }
@@ -138,11 +143,16 @@ function decodeDataOut({ list }: SnapshotCdb, dataOut?: Uint8Array): SnapshotPar
   return decoded;
 }
 
+/** Tells whether a text can describe a snapshot. */
+export function isDescription(text: string): boolean {
+  const bytes = new TextEncoder().encode(text);
+  return bytes.length <= DESCRIPTION_BYTES_MAX && !bytes.includes(0) && text.isWellFormed();
+}
+
 function requireListed({ name, description, volumeIds, ranges }: SnapshotParameterList): void {
-  const described = new TextEncoder().encode(description ?? "");
   const problem = name !== undefined && !NAME_PATTERN.test(name)
     ? "a name is 1 to 63 letters, digits, dots, underscores or hyphens"
-    : described.length > DESCRIPTION_BYTES_MAX || described.includes(0)
+    : description !== undefined && !isDescription(description)
     ? `a description is at most ${DESCRIPTION_BYTES_MAX} bytes without NUL`
     : new Set(volumeIds).size < volumeIds.length
     ? "a volume is named twice"

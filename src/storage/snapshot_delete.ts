@@ -20,6 +20,7 @@ import { reselectedPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, completeAudit } from "./audit.ts";
 import { appendEvent } from "./event.ts";
+import { deleteLabels } from "./label.ts";
 import { lockPool, lockTail } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
 import type { SnapshotPlace } from "./snapshot.ts";
@@ -131,6 +132,7 @@ async function remove(tx: Transaction, actor: Actor, poolId: string, row: Row, a
     and(eq(snapshotVolumes.poolId, poolId), eq(snapshotVolumes.snapshotId, snapshotId)),
   );
   await tx.delete(snapshots).where(isSnapshot(poolId, snapshotId));
+  await deleteLabels(tx, poolId, snapshotId);
   await appendAudit(tx, actor, toAudit(row, poolId, "snapshot.delete", at));
 }
 

@@ -29,6 +29,7 @@ import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
+import { type LabelPatch, type Labels, parseLabelSelectors, requireLabels } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page, PageRequest } from "./page.ts";
 import {
@@ -63,6 +64,7 @@ import {
   type Snapshot,
   type SnapshotPlace,
 } from "./snapshot.ts";
+import { changeSnapshot, type SnapshotChange } from "./snapshot_change.ts";
 import { deleteSnapshot } from "./snapshot_delete.ts";
 import { EPOCH_LIVE } from "./timeline.ts";
 import {
@@ -72,12 +74,12 @@ import {
   toMarkerRequest,
 } from "./snapshot_command.ts";
 import {
+  changeVolume,
   createVolume,
   deleteVolume,
   findVolumePlace,
   getVolume,
   getVolumes,
-  growVolume,
   listVolumes,
   type Volume,
 } from "./volume.ts";
@@ -110,6 +112,7 @@ export interface SnapshotInput {
   readonly ranges?: { readonly volume: string; readonly lba: number; readonly blockCount?: number }[];
   readonly name?: string;
   readonly description?: string;
+  readonly labels?: Labels;
   /** Answer when sealed rather than at the marker's commit. */
   readonly untilSealed: boolean;
 }
@@ -271,16 +274,21 @@ export class Storage implements AsyncDisposable {
 
   // Volumes
 
-  async createVolume(actor: Actor, input: { name: string; pool?: string } & Size): Promise<Volume> {
+  async createVolume(
+    actor: Actor,
+    { name, labels, ...input }: { name: string; labels?: Labels; pool?: string } & Size,
+  ): Promise<Volume> {
     const pool = await getPool(this.database, input.pool ?? DEFAULT_POOL);
-    const volume = { name: input.name, blockCount: toBlocks(input, pool) };
-    return await createVolume(this.database, actor, pool, volume, this.#clock());
+    const volume = { name, blockCount: toBlocks(input, pool), ...(labels === undefined ? {} : { labels }) };
+    return await createVolume(this.database, actor, pool, volume, this.#limits, this.#clock());
   }
 
   /** Creates a volume from what a snapshot has of another, in the snapshot's pool. */
   async cloneVolume(
     actor: Actor,
-    input: { name: string; pool?: string; snapshot: string; volume?: string } & Partial<Size>,
+    input:
+      & { name: string; labels?: Labels; pool?: string; snapshot: string; volume?: string }
+      & Partial<Size>,
   ): Promise<Volume> {
     const { snapshotId, pool } = await findSnapshotPlace(
       this.database,
@@ -291,8 +299,13 @@ export class Storage implements AsyncDisposable {
       ? undefined
       : (await findVolumePlace(this.database, input.volume, pool.poolId)).volumeId;
     const source = { snapshotId, ...(volumeId === undefined ? {} : { volumeId }) };
-    const clone = { name: input.name, ...(isSized(input) ? { blockCount: toBlocks(input, pool) } : {}) };
-    return await cloneVolume(this.database, actor, pool, source, clone, this.#clock());
+    const { name, labels } = input;
+    const clone = {
+      name,
+      ...(isSized(input) ? { blockCount: toBlocks(input, pool) } : {}),
+      ...(labels === undefined ? {} : { labels }),
+    };
+    return await cloneVolume(this.database, actor, pool, source, clone, this.#limits, this.#clock());
   }
 
   /** Reverts a volume to a snapshot; first takes one of how it stands, unless `safety` is absent. */
@@ -322,13 +335,30 @@ export class Storage implements AsyncDisposable {
     return await getVolume(this.database, reference, await this.#poolId(pool));
   }
 
-  async listVolumes(pool: string | undefined, page: PageRequest): Promise<Page<Volume>> {
-    return await listVolumes(this.database, await this.#poolId(pool), page);
+  /** @param labels which a volume must carry, as `key` or `key=value`. */
+  async listVolumes(
+    pool: string | undefined,
+    page: PageRequest,
+    labels: string[] = [],
+  ): Promise<Page<Volume>> {
+    const wanted = parseLabelSelectors(labels, this.#limits);
+    return await listVolumes(this.database, await this.#poolId(pool), wanted, page);
   }
 
-  async growVolume(actor: Actor, reference: string, pool: string | undefined, size: Size): Promise<Volume> {
+  /** Grows a volume, changes its labels, or both at once. */
+  async changeVolume(
+    actor: Actor,
+    reference: string,
+    pool: string | undefined,
+    input: { labels?: LabelPatch } & Partial<Size>,
+  ): Promise<Volume> {
     const volume = await this.getVolume(reference, pool);
-    return await growVolume(this.database, actor, volume, toBlocks(size, volume.pool), this.#clock());
+    const { labels } = input;
+    const change = {
+      ...(isSized(input) ? { blockCount: toBlocks(input, volume.pool) } : {}),
+      ...(labels === undefined ? {} : { labels }),
+    };
+    return await changeVolume(this.database, actor, volume, change, this.#limits, this.#clock());
   }
 
   async deleteVolume(actor: Actor, reference: string, pool?: string): Promise<void> {
@@ -493,9 +523,11 @@ export class Storage implements AsyncDisposable {
 
   /** Takes a snapshot; answers at its marker's commit, or when it is sealed if that was asked for and comes in time. */
   async takeSnapshot(actor: Actor, input: SnapshotInput, signal: AbortSignal): Promise<Snapshot> {
+    const { labels = {} } = input;
+    requireLabels(labels, this.#limits);
     const { pool, ...covered } = await this.#chooseCovered(input);
     const command = encodeSnapshotCommand({ ...input, ...covered, immed: !input.untilSealed });
-    return await this.#execute(actor, pool, command, signal);
+    return await this.#execute(actor, pool, { ...command, labels }, signal);
   }
 
   /** What a request in words wants covered, and the pool that it is in. */
@@ -547,8 +579,26 @@ export class Storage implements AsyncDisposable {
     return await getSnapshot(this.database, reference, await this.#poolId(pool));
   }
 
-  async listSnapshots(pool: string | undefined, page: PageRequest): Promise<Page<Snapshot>> {
-    return await listSnapshots(this.database, await this.#poolId(pool), page);
+  /** @param labels which a snapshot must carry, as `key` or `key=value`. */
+  async listSnapshots(
+    pool: string | undefined,
+    page: PageRequest,
+    labels: string[] = [],
+  ): Promise<Page<Snapshot>> {
+    const wanted = parseLabelSelectors(labels, this.#limits);
+    return await listSnapshots(this.database, await this.#poolId(pool), wanted, page);
+  }
+
+  /** Changes a snapshot's labels, its description, or both at once. */
+  async changeSnapshot(
+    actor: Actor,
+    reference: string,
+    pool: string | undefined,
+    change: SnapshotChange,
+  ): Promise<Snapshot> {
+    const place = await findSnapshotPlace(this.database, reference, await this.#poolId(pool));
+    await changeSnapshot(this.database, actor, place, change, this.#limits, this.#clock());
+    return await getSnapshot(this.database, place.snapshotId, place.pool.poolId);
   }
 
   async #execute(actor: Actor, pool: Pool, command: SnapshotCommand, signal: AbortSignal): Promise<Snapshot> {

@@ -3,7 +3,8 @@
  * than all devices together, for it takes segments only where it is written.
  *
  * Invariant, *one lock* (8): growing and deleting change what an append may do, so they take the pool row's lock and raise
- * the map version. Creating only adds: who does not know a volume looks it up.
+ * the map version. Creating only adds: who does not know a volume looks it up. Labels are no concern of an append: a change of
+ * theirs takes the volume's own row only.
  *
  * A deleted volume keeps its row, because events and snapshots name it; what only it could read is reclaimed.
  */
@@ -18,6 +19,18 @@ import { appendAudit, type AuditAction } from "./audit.ts";
 import { requireBlockCount } from "./block.ts";
 import { appendEvent, type EventType } from "./event.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import {
+  carriesLabels,
+  deleteLabels,
+  insertLabels,
+  type LabelPatch,
+  type Labels,
+  type LabelSelector,
+  labelsOf,
+  patchLabels,
+  requireLabels,
+} from "./label.ts";
+import type { StorageLimits } from "./limits.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
@@ -30,14 +43,34 @@ export interface Volume {
   readonly blockCount: number;
   readonly timelineId: number;
   readonly createdAt: Date;
+  readonly labels: Labels;
   readonly pool: Pool;
+}
+
+/** What to make of nothing. */
+export interface NewVolume {
+  readonly name: string;
+  readonly blockCount: number;
+  readonly labels?: Labels;
+}
+
+/** What to change of a volume; what is absent stays. */
+export interface VolumeChange {
+  readonly blockCount?: number;
+  readonly labels?: LabelPatch;
 }
 
 // Statements
 
 function selectVolumes(connection: Connection) {
-  return connection.select({ volume: volumes, pool: pools }).from(volumes)
+  const labels = labelsOf(volumes.poolId, volumes.volumeId);
+  return connection.select({ volume: volumes, pool: pools, labels }).from(volumes)
     .innerJoin(pools, eq(pools.poolId, volumes.poolId));
+}
+
+async function lockVolume(tx: Transaction, poolId: string, volumeId: string): Promise<void> {
+  await tx.$client`
+    select from volumes where pool_id = ${poolId} and volume_id = ${volumeId} for no key update`;
 }
 
 // Verbs
@@ -51,18 +84,19 @@ export async function createVolume(
   database: Database,
   actor: Actor,
   pool: Pool,
-  input: { name: string; blockCount: number },
+  { name, blockCount, labels = {} }: NewVolume,
+  limits: StorageLimits,
   at: Date,
 ): Promise<Volume> {
-  requireName(input.name);
-  requireBlockCount(input.blockCount);
+  requireName(name);
+  requireBlockCount(blockCount);
+  requireLabels(labels, limits);
   const { poolId } = pool;
   const volumeId = createId();
-  const { name } = input;
   return await requireNewName(name, () =>
     transact(database, async (tx) => {
       const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId));
-      const volume = { ...input, pool, volumeId, timelineId, createdAt: at };
+      const volume = { name, blockCount, labels, pool, volumeId, timelineId, createdAt: at };
       await insertVolume(tx, volume);
       await appendAudit(tx, actor, toVolumeAudit(volume, "volume.create", at));
       await appendEvent(tx, poolId, toVolumeEvent(volume, "volume.created", at));
@@ -70,9 +104,10 @@ export async function createVolume(
     }));
 }
 
-/** Adds a volume's row. The pool is locked. */
-export async function insertVolume(tx: Transaction, { pool, ...volume }: Volume): Promise<void> {
+/** Adds a volume's row, and its labels. The pool is locked. */
+export async function insertVolume(tx: Transaction, { pool, labels, ...volume }: Volume): Promise<void> {
   await tx.insert(volumes).values({ poolId: pool.poolId, ...volume });
+  await insertLabels(tx, pool.poolId, { kind: "volume", targetId: volume.volumeId }, labels);
 }
 
 /** Tells a name that another volume of the pool has from other faults of `create`. @throws {StorageError} `name-taken`. */
@@ -133,51 +168,67 @@ export async function findVolumePlace(
   return requireOne(rows, "volume-not-found", reference);
 }
 
-/** The volumes, of one pool or of all, in order of creation. */
+/** The volumes, of one pool or of all, that carry all of the labels, in order of creation. */
 export async function listVolumes(
   database: Database,
   poolId: string | undefined,
+  wanted: LabelSelector[],
   page: PageRequest,
 ): Promise<Page<Volume>> {
   const rows = await selectVolumes(database).where(and(
     isNull(volumes.deletedAt),
     poolId === undefined ? undefined : eq(volumes.poolId, poolId),
     page.after === undefined ? undefined : gt(volumes.volumeId, page.after),
+    await carriesLabels(database, volumes.volumeId, { kind: "volume", poolId, wanted }, page),
   )).orderBy(asc(volumes.volumeId)).limit(page.itemsMax + 1);
   return toPage(rows, page, (row) => row.volume.volumeId, toVolume);
 }
 
 /**
- * Grows a volume to `blockCount` blocks; the new ones read as zeros.
+ * Changes a volume's size, its labels, or both at once. It can only grow, and the new blocks read as zeros.
  *
- * @throws {StorageError} `invalid-argument` when that is less than it has; `volume-not-found`.
+ * @throws {StorageError} `invalid-argument` for less blocks than it has, or for labels that are none; `volume-not-found`.
  */
-export async function growVolume(
+export async function changeVolume(
   database: Database,
   actor: Actor,
   volume: Volume,
-  blockCount: number,
+  change: VolumeChange,
+  limits: StorageLimits,
   at: Date,
 ): Promise<Volume> {
-  requireBlockCount(blockCount);
-  const { pool, volumeId } = volume;
+  const { pool: { poolId }, volumeId } = volume;
+  const { blockCount, labels } = change;
   return await transact(database, async (tx) => {
-    await lockPool(tx, pool.poolId);
-    const current = await getVolume(tx, volumeId, pool.poolId);
-    if (blockCount < current.blockCount) {
-      throw new StorageError(
-        "invalid-argument",
-        `Cannot resize volume ${current.name} to ${blockCount} blocks: it has ${current.blockCount} and can only grow`,
-      );
-    }
-    await tx.update(volumes).set({ blockCount })
-      .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
-    await advancePool(tx, pool.poolId, { mapVersions: 1 });
-    const grown = { ...current, blockCount };
-    await appendAudit(tx, actor, toVolumeAudit(grown, "volume.resize", at));
-    await appendEvent(tx, pool.poolId, toVolumeEvent(grown, "volume.resized", at));
-    return grown;
+    if (blockCount !== undefined) await lockPool(tx, poolId);
+    await lockVolume(tx, poolId, volumeId);
+    const found = await getVolume(tx, volumeId, poolId);
+    const grown = blockCount === undefined ? found : await grow(tx, found, blockCount);
+    const patched = labels === undefined
+      ? undefined
+      : await patchLabels(tx, poolId, { kind: "volume", targetId: volumeId }, labels, limits);
+    const changed = { ...grown, labels: patched ?? grown.labels };
+    if (blockCount !== undefined) await appendAudit(tx, actor, toVolumeAudit(changed, "volume.resize", at));
+    if (patched !== undefined) await appendAudit(tx, actor, toVolumeAudit(changed, "volume.label", at));
+    if (blockCount !== undefined) await appendEvent(tx, poolId, toVolumeEvent(changed, "volume.resized", at));
+    if (patched !== undefined) await appendEvent(tx, poolId, toLabelledEvent(changed, at));
+    return changed;
   });
+}
+
+async function grow(tx: Transaction, volume: Volume, blockCount: number): Promise<Volume> {
+  requireBlockCount(blockCount);
+  const { pool: { poolId }, volumeId, name } = volume;
+  if (blockCount < volume.blockCount) {
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot resize volume ${name} to ${blockCount} blocks: it has ${volume.blockCount} and can only grow`,
+    );
+  }
+  await tx.update(volumes).set({ blockCount })
+    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
+  await advancePool(tx, poolId, { mapVersions: 1 });
+  return { ...volume, blockCount };
 }
 
 /** Deletes a volume; snapshots of it stay. @throws {StorageError} `volume-not-found`. */
@@ -193,6 +244,7 @@ export async function deleteVolume(
     const current = await getVolume(tx, volumeId, pool.poolId);
     await tx.update(volumes).set({ deletedAt: at })
       .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
+    await deleteLabels(tx, pool.poolId, volumeId);
     await advancePool(tx, pool.poolId, { mapVersions: 1 });
     await appendReclaims(tx, pool.poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
     await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
@@ -200,9 +252,11 @@ export async function deleteVolume(
   });
 }
 
-function toVolume({ volume, pool }: { volume: typeof volumes.$inferSelect; pool: Pool }): Volume {
+function toVolume(
+  { volume, pool, labels }: { volume: typeof volumes.$inferSelect; pool: Pool; labels: Labels },
+): Volume {
   const { volumeId, name, blockCount, timelineId, createdAt } = volume;
-  return { volumeId, name, blockCount, timelineId, createdAt, pool };
+  return { volumeId, name, blockCount, timelineId, createdAt, labels, pool };
 }
 
 /** The audit record of what was done to a volume. */
@@ -213,4 +267,8 @@ export function toVolumeAudit({ pool, volumeId, name }: Volume, action: AuditAct
 /** The event of what was done to a volume. */
 export function toVolumeEvent({ volumeId, name, blockCount }: Volume, type: EventType, at: Date) {
   return { type, at, volumeId, body: { name, blockCount } };
+}
+
+function toLabelledEvent({ volumeId, name, labels }: Volume, at: Date) {
+  return { type: "volume.labelled" as const, at, volumeId, body: { name, labels } };
 }

@@ -19,6 +19,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0006_reclaim.sql",
         "0007_hold.sql",
         "0008_covered.sql",
+        "0009_label.sql",
       ],
       [],
       [],

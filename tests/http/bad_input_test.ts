@@ -204,6 +204,7 @@ for (
   refuses(what, ["POST", "/pools", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { text }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/snapshots/some", { text }], INVALID_REQUEST);
 }
 
 for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
@@ -213,6 +214,7 @@ for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
   refuses(what, ["POST", "/pools", { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { json }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/snapshots/some", { json }], INVALID_REQUEST);
   // An empty object is a snapshot of pool main.
   if (JSON.stringify(json) !== "{}") refuses(what, ["POST", "/snapshots", { json }], INVALID_REQUEST);
 }
@@ -372,7 +374,7 @@ for (
     ["/volumes/v/blocks/0", "DELETE, GET, HEAD, PUT"],
     ["/volumes/v/writes", "POST"],
     ["/snapshots", "GET, HEAD, POST"],
-    ["/snapshots/some", "DELETE, GET, HEAD"],
+    ["/snapshots/some", "DELETE, GET, HEAD, PATCH"],
     ["/snapshots/some/blocks/0", "GET, HEAD"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],

@@ -45,6 +45,7 @@ const ROUTES = [
   "GET /volumes/{volume}/blocks/{lba}",
   "GET /volumes/{volume}/ranges",
   "GET /volumes/{volume}/segments",
+  "PATCH /snapshots/{snapshot}",
   "PATCH /volumes/{volume}",
   "POST /devices",
   "POST /pools",
@@ -168,7 +169,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("POST /pools", "/pools", { json: { name: "p", blockSizeBytes: 512, segmentBlocks: 4 } });
   await check("POST /devices", "/devices", { json: { name: "d", pool: "p", blockCount: 40 } });
   const volume = await check("POST /volumes", "/volumes", { json: { name: "v", pool: "p", blockCount: 8 } });
-  await check("PATCH /volumes/{volume}", "/volumes/v", { json: { blockCount: 16 } });
+  await check("PATCH /volumes/{volume}", "/volumes/v", { json: { blockCount: 16, labels: { a: "b" } } });
   await check("PUT /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0", { octets: fill(1, 8, 512) });
   await check("PUT /volumes/{volume}/image", "/volumes/v/image", { octets: fill(1, 2, 512) });
   await check("POST /volumes/{volume}/writes", "/volumes/v/writes", {
@@ -177,6 +178,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("DELETE /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/7");
   const words = { volumes: ["v"], name: "s", description: "d" };
   const snapshot = await check("POST /snapshots", "/snapshots?wait=sealed", { json: words });
+  const change = { labels: { a: "b" }, description: null };
+  await check("PATCH /snapshots/{snapshot}", "/snapshots/s", { json: change });
   await check("POST /snapshots", "/snapshots", { json: { cdb: "c1010000000000000400", volume: "v" } });
   await check("POST /snapshots", "/snapshots", { json: { cdb: "00" } });
   await check("POST /pools/{pool}/flush", "/pools/p/flush");
@@ -188,6 +191,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
     await check("GET /volumes", `/volumes${suffix}`);
     await check("GET /volumes/{volume}/segments", `/volumes/v/segments${suffix}`);
     await check("GET /snapshots", `/snapshots${suffix}`);
+    await check("GET /snapshots", `/snapshots${suffix || "?"}&label=a&label=a=b`);
     await check("GET /volumes/{volume}/ranges", `/volumes/v/ranges${suffix}`);
     await check("GET /snapshots/{snapshot}/ranges", `/snapshots/s/ranges${suffix}`);
     await check("GET /snapshots/{snapshot}/changes", `/snapshots/s/changes${suffix || "?"}&base=s`);

@@ -55,6 +55,7 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
   assertEquals(rest, {
     name: "nightly",
     description: "Before the upgrade",
+    labels: {},
     poolId,
     status: "pending",
     sequence: 3,

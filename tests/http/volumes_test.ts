@@ -33,6 +33,7 @@ Deno.test("POST /volumes creates a volume that reads as zeros", async () => {
     blockCount: 9,
     sizeBytes: 4608,
     timelineId: 1,
+    labels: {},
   });
   assertEquals(created.headers.get("location"), `/volumes/${id}`);
   assertEquals((await door.call("GET", `/volumes/${id}`)).body, created.body);

@@ -201,7 +201,7 @@ Deno.test("append() sees what another process changed: a marker, a larger size, 
   const snapshot = await storage.readSnapshot("s", undefined, undefined, { lba: 0, blockCount: 1 });
   assertEquals(readStamps(snapshot, BLOCK_BYTES), [1]);
 
-  await other.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await other.changeVolume(TESTER, "v", undefined, { blockCount: 20 });
   await storage.append(TESTER, "v", undefined, [write(19, 3)]);
   assertEquals(await stampsOf(test, "v", 18, 2), [0, 3]);
 
@@ -285,7 +285,7 @@ Deno.test("append() judges a request by what is, where another process moved the
   await storage.createVolume(TESTER, { name: "v", blockCount: 10 });
   // Twice: from then on this process commits without asking where the head stands
   for (const stamp of [1, 2]) await storage.append(TESTER, "v", undefined, [write(0, stamp)]);
-  await other.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await other.changeVolume(TESTER, "v", undefined, { blockCount: 20 });
   await storage.append(TESTER, "v", undefined, [write(15, 3)]);
   await storage.append(TESTER, "v", undefined, [write(15, 4)]);
   // Both take the same free segment first, and one of them must take another

@@ -64,7 +64,7 @@ Deno.test("cloneVolume() of a clone's snapshot reads on through all of its ances
 Deno.test("cloneVolume() may be larger than its source, never smaller, and reads zeros behind its end", async () => {
   await using test = await createSnapshot();
   const { storage } = test;
-  await storage.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await storage.changeVolume(TESTER, "v", undefined, { blockCount: 20 });
   await storage.append(TESTER, "v", undefined, [write(12, 7)]);
   await storage.cloneVolume(TESTER, { name: "c", snapshot: "s", blockCount: 14 });
   assertEquals(await stampsOf(test, "c", 14), [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -121,7 +121,7 @@ Deno.test("revertVolume() gives back the size, and other processes notice at onc
   const { storage } = test;
   const other = await test.openAnother();
   await other.append(TESTER, "v", undefined, [write(3, 5)]);
-  await storage.growVolume(TESTER, "v", undefined, { blockCount: 20 });
+  await storage.changeVolume(TESTER, "v", undefined, { blockCount: 20 });
   await other.append(TESTER, "v", undefined, [write(19, 5)]);
   const { volume } = await storage.revertVolume(TESTER, "v", undefined, "s");
   assertEquals(volume.blockCount, 10);

@@ -112,7 +112,7 @@ Deno.test("takeSnapshot() keeps the size that the volume had", async () => {
   await using test = await createTestStorage();
   await test.storage.createVolume(TESTER, { name: "v", blockCount: 8 });
   await take(test, ["v"], "s");
-  await test.storage.growVolume(TESTER, "v", undefined, { blockCount: 16 });
+  await test.storage.changeVolume(TESTER, "v", undefined, { blockCount: 16 });
   await test.storage.append(TESTER, "v", undefined, [write(0, 1, 16)]);
   assertEquals(await stampsOf(test, "s", 0, 8), [0, 0, 0, 0, 0, 0, 0, 0]);
   await rejectsWith("outside-snapshot", stampsOf(test, "s", 8, 1));
