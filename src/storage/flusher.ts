@@ -18,6 +18,7 @@ import { type Database, transact } from "../database/client.ts";
 import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
+import { type Rest, WorkLoop } from "./work_loop.ts";
 
 /** How much one more step weighs in the rate that ETAs are told from. */
 const RATE_WEIGHT = 0.2;
@@ -80,18 +81,16 @@ interface Pace {
 }
 
 export class Flusher {
-  readonly #stopping = new AbortController();
+  readonly #loop: WorkLoop;
   readonly #paces = new Map<string, Pace>();
   /** Whether more is to be expected at once: a step was large, or there are markers. */
   #busy = false;
-  #wake: () => void = () => {};
-  #woken = false;
-  #nudged = false;
-  #idling = false;
   #sweptAt?: Date;
-  #running?: Promise<void>;
 
-  constructor(private readonly database: Database, private readonly options: FlusherOptions) {}
+  constructor(private readonly database: Database, private readonly options: FlusherOptions) {
+    const { limits, onFault } = options;
+    this.#loop = new WorkLoop(() => this.#round(), { retryMs: limits.flushRetryMs, onFault });
+  }
 
   /** When the flusher last found the database and looked at every pool. */
   get sweptAt(): Date | undefined {
@@ -100,26 +99,22 @@ export class Flusher {
 
   /** Starts sweeping; ends with {@linkcode Flusher.stop}. */
   start(): void {
-    this.#running ??= this.#run();
+    this.#loop.start();
   }
 
   /** Ends after the step in hand. */
   async stop(): Promise<void> {
-    this.#stopping.abort();
-    this.wake();
-    await this.#running;
+    await this.#loop.stop();
   }
 
   /** Tells the flusher that somebody waits: for a marker, or for a flush. */
   wake(): void {
-    this.#woken = true;
-    this.#wake();
+    this.#loop.wake();
   }
 
   /** Tells the flusher that there is something to do, though nobody waits for it. */
   nudge(): void {
-    this.#nudged = true;
-    if (this.#idling) this.#wake();
+    this.#loop.nudge();
   }
 
   /**
@@ -137,25 +132,18 @@ export class Flusher {
       } catch (error) {
         faults.push(error);
       }
-      if (this.#stopping.signal.aborted) break;
+      if (this.#loop.isStopping) break;
     }
     if (faults.length > 0) throw faults.length === 1 ? faults[0] : new AggregateError(faults);
     this.#sweptAt = this.options.clock();
     return progressed;
   }
 
-  async #run(): Promise<void> {
-    const { limits: { flushPollMs, flushGatherMs, flushRetryMs }, onFault } = this.options;
-    while (!this.#stopping.signal.aborted) {
-      this.#woken = this.#nudged = this.#busy = false;
-      try {
-        if (!await this.sweep()) await this.#idle(flushPollMs);
-        else if (!this.#busy) await this.#pause(flushGatherMs);
-      } catch (error) {
-        onFault(error);
-        await this.#pause(flushRetryMs);
-      }
-    }
+  async #round(): Promise<Rest> {
+    const { flushPollMs, flushGatherMs } = this.options.limits;
+    this.#busy = false;
+    if (!await this.sweep()) return { ms: flushPollMs, idle: true };
+    return { ms: this.#busy ? 0 : flushGatherMs };
   }
 
   async #step(pool: Pool): Promise<Flushed> {
@@ -177,26 +165,6 @@ export class Flusher {
   #isLarge({ entryCount, bytes }: Flushed): boolean {
     const { flushBatchEntriesMax, flushBatchBytesMax } = this.options.limits;
     return entryCount >= flushBatchEntriesMax / 2 || bytes >= flushBatchBytesMax / 2;
-  }
-
-  /** Waits until there is something to do, or until `ms` are over. */
-  async #idle(ms: number): Promise<void> {
-    if (this.#nudged) return;
-    this.#idling = true;
-    await this.#pause(ms);
-    this.#idling = false;
-  }
-
-  /** Waits until woken or until `ms` are over, whichever comes first. */
-  #pause(ms: number): Promise<void> {
-    if (this.#woken || this.#stopping.signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 }
 

@@ -8,6 +8,7 @@
 
 import { type Database, transact } from "../database/client.ts";
 import { reclaimStep } from "./reclaim.ts";
+import { type Rest, WorkLoop } from "./work_loop.ts";
 
 export interface ReclaimerOptions {
   /** How long it waits when there is nothing to do, or after a fault. */
@@ -24,61 +25,41 @@ async function selectPools({ $client }: Database): Promise<string[]> {
 }
 
 export class Reclaimer {
-  readonly #stopping = new AbortController();
-  #wake: () => void = () => {};
-  #running?: Promise<void>;
+  readonly #loop: WorkLoop;
 
-  constructor(private readonly database: Database, private readonly options: ReclaimerOptions) {}
+  constructor(private readonly database: Database, private readonly options: ReclaimerOptions) {
+    const { pollMs, onFault } = options;
+    this.#loop = new WorkLoop(() => this.#round(), { retryMs: pollMs, onFault });
+  }
 
   start(): void {
-    this.#running ??= this.#run();
+    this.#loop.start();
   }
 
   /** Ends after the step in hand. */
   async stop(): Promise<void> {
-    this.#stopping.abort();
-    this.wake();
-    await this.#running;
+    await this.#loop.stop();
   }
 
   /** Tells it that there is something to reclaim. */
   wake(): void {
-    this.#wake();
+    this.#loop.wake();
   }
 
   /** One step in each pool; answers whether any did something. */
   async sweep(): Promise<boolean> {
     let progressed = false;
     for (const poolId of await selectPools(this.database)) {
-      if (this.#stopping.signal.aborted) break;
+      if (this.#loop.isStopping) break;
       const { idle } = await transact(this.database, (tx) => reclaimStep(tx, poolId, this.options.clock()));
       progressed ||= !idle;
     }
     return progressed;
   }
 
-  async #run(): Promise<void> {
-    const { pollMs, onFault } = this.options;
-    while (!this.#stopping.signal.aborted) {
-      const startedAt = performance.now();
-      let progressed = false;
-      try {
-        progressed = await this.sweep();
-      } catch (error) {
-        onFault(error);
-      }
-      await this.#pause(progressed ? performance.now() - startedAt : pollMs);
-    }
-  }
-
-  #pause(ms: number): Promise<void> {
-    if (this.#stopping.signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+  async #round(): Promise<Rest> {
+    const startedAt = performance.now();
+    const progressed = await this.sweep();
+    return { ms: progressed ? performance.now() - startedAt : this.options.pollMs };
   }
 }
