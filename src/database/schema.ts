@@ -75,7 +75,27 @@ export const timelines = pgTable("timelines", {
   openEpoch: count("open_epoch").notNull().default(0),
   parentTimelineId: count("parent_timeline_id"),
   parentEpoch: count("parent_epoch"),
+  volumeId: uuid("volume_id"),
+  segmentsMapped: count("segments_mapped").notNull().default(0),
 }, (table) => [primaryKey({ columns: [table.poolId, table.timelineId] })]);
+
+export const epochSpace = pgTable("epoch_space", {
+  poolId: uuid("pool_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  epoch: count("epoch").notNull(),
+  segments: count("segments").notNull(),
+  counted: boolean("counted").notNull().default(false),
+}, (table) => [primaryKey({ columns: [table.poolId, table.timelineId, table.epoch] })]);
+
+export const snapshotSpace = pgTable("snapshot_space", {
+  poolId: uuid("pool_id").notNull(),
+  snapshotId: uuid("snapshot_id").notNull(),
+  uniqueSegments: count("unique_segments").notNull().default(0),
+  rangedSegments: count("ranged_segments").notNull().default(0),
+  changed: count("changed").notNull().default(0),
+  counted: count("counted").notNull().default(0),
+  countedAt: moment("counted_at"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const volumes = pgTable("volumes", {
   poolId: uuid("pool_id").notNull(),
@@ -192,6 +212,7 @@ export const reclaims = pgTable("reclaims", {
   waiting: boolean("waiting").notNull().default(false),
   segmentsReturned: count("segments_returned").notNull().default(0),
   lookedAt: moment("looked_at").notNull(),
+  closed: boolean("closed").notNull().default(false),
 }, (table) => [primaryKey({ columns: [table.poolId, table.reclaimId] })]);
 
 export const labels = pgTable("labels", {

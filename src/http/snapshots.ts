@@ -8,6 +8,7 @@ import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
 import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
 import { HOLD_REASON_LENGTH_MAX } from "../storage/hold.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
+import type { SnapshotSpace } from "../storage/space.ts";
 import { answerBlocks } from "./blocks.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor, whileConnected } from "./door.ts";
 import { HttpError } from "./errors.ts";
@@ -76,6 +77,14 @@ const Snapshot = z.object({
     volumeBlocks: Count.openapi({ description: "Blocks that the volume had" }),
   })),
   progress: Progress,
+  space: z.object({
+    uniqueBytes: Count.openapi({ description: "What comes back when it alone goes, as of the last count" }),
+    sharedBytes: Count.openapi({ description: "What it reads besides" }),
+    countedAt: Moment.optional().openapi({ description: "Absent before the first count" }),
+  }).optional().openapi({
+    description:
+      "In whole segments, counted in the background; absent in lists, and of one that is cancelled",
+  }),
   cdb: Cdb,
   auditId: Id,
   createdAt: Moment,
@@ -328,7 +337,7 @@ export function toCdbBody(cdb: Uint8Array): z.input<typeof Cdb> {
 }
 
 function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
-  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, ...rest } = snapshot;
+  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, ...rest } = snapshot;
   return {
     id: snapshotId,
     poolId: pool.poolId,
@@ -336,6 +345,11 @@ function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
     cdb: toCdbBody(cdb),
     createdAt: createdAt.toISOString(),
     ...(sealedAt === undefined ? {} : { sealedAt: sealedAt.toISOString() }),
+    ...(space === undefined ? {} : { space: toSpaceBody(space) }),
     ...(hold === undefined ? {} : { hold: { ...hold, until: hold.until.toISOString() } }),
   };
+}
+
+function toSpaceBody({ countedAt, ...bytes }: SnapshotSpace) {
+  return { ...bytes, ...(countedAt === undefined ? {} : { countedAt: countedAt.toISOString() }) };
 }

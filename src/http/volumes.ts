@@ -40,6 +40,9 @@ const Volume = z.object({
   blockSizeBytes: Count,
   blockCount: Count,
   sizeBytes: Count,
+  mappedBytes: Count.openapi({
+    description: "Segments that it has taken, in bytes, those included that only its snapshots still read",
+  }),
   timelineId: Count,
   labels: Labels,
   createdAt: Moment,
@@ -229,9 +232,9 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 }
 
 function toBody(
-  { volumeId, name, blockCount, timelineId, labels, createdAt, pool }: StorageVolume,
+  { volumeId, name, blockCount, timelineId, mappedSegments, labels, createdAt, pool }: StorageVolume,
 ): z.input<typeof Volume> {
-  const { poolId, blockSizeBytes } = pool;
+  const { poolId, blockSizeBytes, segmentBlocks } = pool;
   return {
     id: volumeId,
     name,
@@ -239,6 +242,7 @@ function toBody(
     blockSizeBytes,
     blockCount,
     sizeBytes: blockCount * blockSizeBytes,
+    mappedBytes: mappedSegments * segmentBlocks * blockSizeBytes,
     timelineId,
     labels,
     createdAt: createdAt.toISOString(),

@@ -31,6 +31,7 @@ import type { Learnt, OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
 import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
 import { findMappedSlots, findSegments, formatMapping, type SlotRange } from "./segment_map.ts";
 import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
+import { formatTakenSpace } from "./space.ts";
 
 /** Blocks to store from `lba` on. `data` is a whole number of blocks and must not change until the request is answered. */
 export interface Write {
@@ -450,5 +451,9 @@ function formatAllocation(poolId: string, taken: BatchSegments["taken"]): string
     epoch,
     ...segment,
   }));
-  return [...formatTaking(poolId, taken.map(({ segment }) => segment)), formatMapping(poolId, mapped)];
+  return [
+    ...formatTaking(poolId, taken.map(({ segment }) => segment)),
+    formatMapping(poolId, mapped),
+    ...formatTakenSpace(poolId, mapped),
+  ];
 }

@@ -58,8 +58,18 @@ export async function cloneVolume(
       const head = await lockPool(tx, poolId);
       const covered = requireWhole(await getCovered(tx, poolId, source.snapshotId, source.volumeId));
       const blockCount = requireRoomFor(covered, input);
-      const timelineId = await createTimeline(tx, poolId, head, covered);
-      const volume = { pool, volumeId: createId(), name, blockCount, labels, timelineId, createdAt: at };
+      const volumeId = createId();
+      const timelineId = await createTimeline(tx, poolId, head, volumeId, covered);
+      const volume = {
+        pool,
+        volumeId,
+        name,
+        blockCount,
+        labels,
+        timelineId,
+        createdAt: at,
+        mappedSegments: 0,
+      };
       await insertVolume(tx, volume);
       await appendAudit(tx, actor, toVolumeAudit(volume, "volume.clone", at));
       const event = toVolumeEvent(volume, "volume.created", at);

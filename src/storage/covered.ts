@@ -48,14 +48,18 @@ export function intersectRanges(a: readonly BlockRange[], b: readonly BlockRange
   return common;
 }
 
+/** Whether it covers every block that the volume had. */
+export function isWhole({ ranges: [first], volumeBlocks }: CoveredVolume): boolean {
+  return first.lba === 0 && first.blockCount === volumeBlocks;
+}
+
 /** Only what covers a volume whole can stand for it. @throws {StorageError} `outside-snapshot`. */
 export function requireWhole(covered: CoveredVolume): CoveredVolume {
-  const { ranges: [first], volumeBlocks } = covered;
-  if (first.lba === 0 && first.blockCount === volumeBlocks) return covered;
+  if (isWhole(covered)) return covered;
   const blocks = covered.ranges.reduce((sum, { blockCount }) => sum + blockCount, 0);
   throw new StorageError(
     "outside-snapshot",
-    `Cannot take the whole volume from the snapshot: it covers ${blocks} of its ${volumeBlocks} blocks`,
+    `Cannot take the whole volume from the snapshot: it covers ${blocks} of its ${covered.volumeBlocks} blocks`,
   );
 }
 

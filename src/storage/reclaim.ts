@@ -14,14 +14,20 @@
  *   is merged into an epoch that was opened after it was read.
  * - A block that is moved keeps its sequence, so a newer one of the younger segment, flushed or not, goes on to win.
  *
+ * Without a reader that goes, rows become equal in a live volume's open epoch: where the newest reader does not read all slots, or
+ * went while nothing was written. So when a snapshot closes such an epoch, what that has overwritten is looked at too.
+ *
  * A step is one bounded transaction. It holds the pool's tail, the right to move blocks, so it and the flusher take turns.
  * Killed anywhere, it did nothing.
  */
 
-import type { Client, Transaction } from "../database/client.ts";
+import type { Transaction } from "../database/client.ts";
 import { appendEvent } from "./event.ts";
 import { createId } from "./identifier.ts";
 import { lockTail } from "./pool.ts";
+import { firstReader, snapshotsReading, timelinesReading, wholeReaderBelow } from "./slot_reader.ts";
+import { countReturned } from "./space.ts";
+import { markChanged } from "./space_change.ts";
 import type { TimelinePoint } from "./timeline.ts";
 
 /** Rows of the map that one step looks at. */
@@ -44,12 +50,13 @@ interface Task {
   done_slot: number;
   waiting: boolean;
   segments_returned: number;
+  closed: boolean;
 }
 
 async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefined> {
   await lockTail(tx, poolId);
   const [task] = await tx.$client<Task[]>`
-    select reclaim_id, timeline_id, epoch, done_epoch, done_slot, waiting, segments_returned
+    select reclaim_id, timeline_id, epoch, done_epoch, done_slot, waiting, segments_returned, closed
     from reclaims where pool_id = ${poolId} order by looked_at, reclaim_id limit 1`;
   return task;
 }
@@ -66,17 +73,6 @@ interface Readers {
   segment_blocks: number;
 }
 
-/** The snapshots that read a timeline, as `v`. */
-function snapshotsReading($client: Client, poolId: string, timelineId: number) {
-  return $client`snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
-    where v.pool_id = ${poolId} and v.timeline_id = ${timelineId} and s.status in ('pending', 'sealed')`;
-}
-
-/** The timelines that start from a timeline. */
-function timelinesReading($client: Client, poolId: string, timelineId: number) {
-  return $client`timelines where pool_id = ${poolId} and parent_timeline_id = ${timelineId}`;
-}
-
 async function selectReaders(tx: Transaction, poolId: string, task: Task): Promise<Readers> {
   const { $client } = tx;
   const { timeline_id: timelineId, epoch } = task;
@@ -84,11 +80,7 @@ async function selectReaders(tx: Transaction, poolId: string, task: Task): Promi
   const timelines = timelinesReading($client, poolId, timelineId);
   const [row] = await $client<[Readers]>`
     select exists (select from ${timelines} and parent_epoch = ${epoch}) as read,
-      coalesce(greatest(
-        (select v.epoch from ${snapshots} and v.epoch < ${epoch} and v.covered @> int8range(0, v.volume_blocks)
-          order by v.epoch desc limit 1),
-        (select max(parent_epoch) from ${timelines} and parent_epoch < ${epoch})
-      ), -1) as above,
+      ${wholeReaderBelow($client, poolId, timelineId, epoch)} as above,
       exists (select from ${snapshots}) or exists (select from ${timelines}) as any,
       exists (
         select from volumes where pool_id = ${poolId} and timeline_id = ${timelineId} and deleted_at is null
@@ -99,6 +91,9 @@ async function selectReaders(tx: Transaction, poolId: string, task: Task): Promi
 }
 
 interface Row {
+  /** How far the task has come with it. */
+  at_epoch: number;
+  at_slot: number;
   slot: number;
   epoch: number;
   segment_id: number;
@@ -111,41 +106,64 @@ interface Row {
   younger_device_id: string | null;
 }
 
+/** A row in question, or how far the task has come without one. */
+type LookedAt = Row | (Pick<Row, "at_epoch" | "at_slot"> & { segment_id: null });
+
+/** The next rows in question. */
+function candidates({ $client }: Transaction, poolId: string, task: Task, above: number) {
+  const { timeline_id: timelineId, epoch, done_epoch: doneEpoch, done_slot: doneSlot } = task;
+  if (!task.closed) {
+    return $client`(
+      select epoch as at_epoch, slot as at_slot, slot, epoch, segment_id, device_id from segment_map
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch > ${above} and epoch <= ${epoch}
+        and (epoch, slot) > (${doneEpoch}::bigint, ${doneSlot}::bigint)
+      order by epoch, slot limit ${ROWS_MAX}
+    )`;
+  }
+  // Of each slot that the closed epoch has, what was there before.
+  return $client`(
+    select c.epoch as at_epoch, c.slot as at_slot, o.slot, o.epoch, o.segment_id, o.device_id
+    from (
+      select epoch, slot from segment_map
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch} and slot > ${doneSlot}
+      order by slot limit ${ROWS_MAX}
+    ) c
+    left join lateral (
+      select slot, epoch, segment_id, device_id from segment_map
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and slot = c.slot and epoch < ${epoch}
+        and epoch > ${above}
+      order by epoch desc limit 1
+    ) o on true
+  )`;
+}
+
 /**
  * The next rows in question; for each the reader of its slot that would find it, and the youngest segment that this reader
  * finds before. A live volume reads up to its open epoch.
  */
-async function selectRows(tx: Transaction, poolId: string, task: Task, readers: Readers): Promise<Row[]> {
+async function selectRows(
+  tx: Transaction,
+  poolId: string,
+  task: Task,
+  readers: Readers,
+): Promise<LookedAt[]> {
   const { $client } = tx;
   const { timeline_id: timelineId } = task;
   const { above, live, open_epoch: openEpoch, segment_blocks: segmentBlocks } = readers;
-  const snapshots = snapshotsReading($client, poolId, timelineId);
-  const timelines = timelinesReading($client, poolId, timelineId);
-  return await $client<Row[]>`
-    select m.slot, m.epoch, m.segment_id, m.device_id, r.epoch is not null as read,
+  const timeline = { timelineId, segmentBlocks, liveEpoch: live ? openEpoch : null };
+  return await $client<LookedAt[]>`
+    select m.at_epoch, m.at_slot, m.slot, m.epoch, m.segment_id, m.device_id, r.epoch is not null as read,
       exists (select from cache c where c.pool_id = ${poolId} and c.segment_id = m.segment_id) as queued,
       y.segment_id as younger_segment_id, y.device_id as younger_device_id
-    from (
-      select slot, epoch, segment_id, device_id from segment_map
-      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch > ${above} and epoch <= ${task.epoch}
-        and (epoch, slot) > (${task.done_epoch}::bigint, ${task.done_slot}::bigint)
-      order by epoch, slot limit ${ROWS_MAX}
-    ) m
-    cross join lateral (
-      select coalesce(least(
-        (select v.epoch from ${snapshots} and v.epoch >= m.epoch and v.covered && int8range(
-          m.slot * ${segmentBlocks}::bigint, (m.slot + 1) * ${segmentBlocks}::bigint
-        ) order by v.epoch limit 1),
-        (select min(parent_epoch) from ${timelines} and parent_epoch >= m.epoch)
-      ), ${live ? openEpoch : null}::bigint) as epoch
-    ) r
+    from ${candidates(tx, poolId, task, above)} m
+    cross join lateral (select ${firstReader($client, poolId, timeline)} as epoch) r
     left join lateral (
       select segment_id, device_id from segment_map
       where pool_id = ${poolId} and timeline_id = ${timelineId} and slot = m.slot and epoch > m.epoch
         and epoch <= r.epoch
       order by epoch limit 1
     ) y on true
-    order by m.epoch, m.slot`;
+    order by m.at_epoch, m.at_slot`;
 }
 
 /** What the younger segment has, it keeps. */
@@ -198,6 +216,9 @@ async function returnSegments(
     update devices d set segments_returned = segments_returned + r.segments
     from (select device_id, count(*) as segments from unnest(${deviceIds}::uuid[]) as u (device_id) group by device_id) r
     where d.pool_id = ${poolId} and d.device_id = r.device_id`;
+  for (const [epoch, { length }] of Map.groupBy(rows, (row) => row.epoch)) {
+    await countReturned(tx, poolId, { timelineId, epoch }, length);
+  }
 }
 
 async function moveTask(tx: Transaction, poolId: string, task: Task, at: Date): Promise<void> {
@@ -244,37 +265,68 @@ export async function appendReclaims(
       ${points.map(({ epoch }) => epoch)}::bigint[]) as r (reclaim_id, timeline_id, epoch)`;
 }
 
+/**
+ * Has it looked at what the open epochs of timelines have overwritten, which a snapshot of them is about to close, where older
+ * epochs stand between them and the next reader of every slot. The pool is locked.
+ */
+export async function appendClosedReclaims(
+  { $client }: Transaction,
+  poolId: string,
+  points: TimelinePoint[],
+  at: Date,
+): Promise<void> {
+  await $client`
+    insert into reclaims (pool_id, reclaim_id, timeline_id, epoch, looked_at, closed)
+    select ${poolId}, r.reclaim_id, r.timeline_id, r.epoch, ${at.toISOString()}, true
+    from unnest(${points.map(() => createId())}::uuid[], ${
+    points.map(({ timelineId }) => timelineId)
+  }::bigint[],
+      ${points.map(({ epoch }) => epoch)}::bigint[]) as r (reclaim_id, timeline_id, epoch)
+    where exists (
+      select from epoch_space e
+      where e.pool_id = ${poolId} and e.timeline_id = r.timeline_id and e.epoch = r.epoch
+    ) and exists (
+      select from epoch_space e
+      where e.pool_id = ${poolId} and e.timeline_id = r.timeline_id and e.epoch < r.epoch and e.epoch > ${
+    wholeReaderBelow($client, poolId, $client`r.timeline_id`, $client`r.epoch`)
+  }
+    )`;
+}
+
 /** One step of reclaiming in a pool. */
 export async function reclaimStep(tx: Transaction, poolId: string, at: Date): Promise<Reclaimed> {
   const task = await lockTask(tx, poolId);
   if (task === undefined) return { idle: true, segmentsReturned: 0 };
   const readers = await selectReaders(tx, poolId, task);
-  if (readers.read || readers.open_epoch === null) {
+  if ((readers.read && !task.closed) || readers.open_epoch === null) {
     await deleteTask(tx, poolId, task);
+    await markChanged(tx, poolId, { timelineId: task.timeline_id, epoch: task.epoch });
     return { idle: false, segmentsReturned: 0 };
   }
-  const rows = takeOneEpoch(await selectRows(tx, poolId, task, readers));
-  if (rows.length === 0) return await endRound(tx, poolId, task, readers, at);
+  const lookedAt = takeOneEpoch(await selectRows(tx, poolId, task, readers));
+  if (lookedAt.length === 0) return await endRound(tx, poolId, task, readers, at);
+  const rows = lookedAt.filter((row): row is Row => row.segment_id !== null);
   const freed = rows.filter((row) => !row.queued && (!row.read || row.younger_segment_id !== null));
   if (freed.length > 0) {
     await moveBlocks(tx, poolId, freed);
     await deleteBlocks(tx, poolId, freed);
     await returnSegments(tx, poolId, task.timeline_id, freed);
   }
-  const last = rows[rows.length - 1];
+  // Below what a closed epoch has overwritten there may be more, so its slots are looked at until nothing is freed.
+  const last = task.closed && freed.length > 0 ? undefined : lookedAt.at(-1);
   await moveTask(tx, poolId, {
     ...task,
-    done_epoch: last.epoch,
-    done_slot: last.slot,
+    done_epoch: last?.at_epoch ?? task.done_epoch,
+    done_slot: last?.at_slot ?? task.done_slot,
     waiting: task.waiting || rows.some(({ queued }) => queued),
     segments_returned: task.segments_returned + freed.length,
   }, at);
   return { idle: false, segmentsReturned: freed.length };
 }
 
-/** Rows of several epochs may stand in a chain, each the younger of the one before. */
-function takeOneEpoch(rows: Row[]): Row[] {
-  return rows.filter(({ epoch }) => epoch === rows[0].epoch);
+/** Rows of several epochs may stand in a chain, each the younger of the one before; a closed epoch's are of a slot each. */
+function takeOneEpoch(rows: LookedAt[]): LookedAt[] {
+  return rows.filter((row) => row.at_epoch === rows[0].at_epoch);
 }
 
 /** Ends a task, or has it begin again when something had to be left. */
@@ -289,12 +341,13 @@ async function endRound(
     await moveTask(tx, poolId, { ...task, done_epoch: -1, done_slot: -1, waiting: false }, at);
     return { idle: true, segmentsReturned: 0 };
   }
+  const { timeline_id: timelineId, epoch, segments_returned: segmentsReturned } = task;
   await deleteTask(tx, poolId, task);
   if (!any && !live) {
-    const parent = await deleteTimeline(tx, poolId, task.timeline_id);
+    const parent = await deleteTimeline(tx, poolId, timelineId);
     if (parent !== undefined) await appendReclaims(tx, poolId, [parent], at);
   }
-  const { timeline_id: timelineId, segments_returned: segmentsReturned } = task;
+  await markChanged(tx, poolId, { timelineId, epoch }, segmentsReturned > 0);
   await appendEvent(tx, poolId, { type: "reclaim.progress", at, body: { timelineId, segmentsReturned } });
   return { idle: false, segmentsReturned: 0 };
 }

@@ -61,7 +61,7 @@ export async function revertVolume(
         ? undefined
         : await placeMarkerWithin(tx, actor, pool, safety, clock);
       const head = placed?.left ?? found;
-      const timelineId = await createTimeline(tx, pool.poolId, head, source);
+      const timelineId = await createTimeline(tx, pool.poolId, head, volumeId, source);
       const reverted = { ...current, timelineId, blockCount: source.volumeBlocks };
       const at = clock();
       await switchTimeline(tx, reverted);

@@ -45,6 +45,8 @@ import { createId, isId, requireName, requireOne } from "./identifier.ts";
 import { carriesLabels, insertLabels, type Labels, type LabelSelector, labelsOf } from "./label.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
+import { appendClosedReclaims } from "./reclaim.ts";
+import { getSnapshotSpace, insertSpace, type SnapshotSpace } from "./space.ts";
 
 export type SnapshotStatus = "pending" | "sealed" | "cancelled" | "failed";
 
@@ -73,6 +75,8 @@ export interface Snapshot {
   /** Cannot be deleted before. */
   readonly hold?: { readonly until: Date; readonly reason: string };
   readonly progress: SealProgress;
+  /** Absent in lists, and of one that is cancelled. */
+  readonly space?: SnapshotSpace;
   readonly auditId: string;
   readonly cdb: Uint8Array;
 }
@@ -255,7 +259,9 @@ async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: 
     insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
     insertSnapshot(tx, poolId, marker, sequence, auditId),
     insertCovered(tx, poolId, snapshotId, covered),
+    insertSpace(tx, poolId, snapshotId, covered),
     insertLabels(tx, poolId, { kind: "snapshot", targetId: snapshotId }, labels),
+    appendClosedReclaims(tx, poolId, covered, at),
     closeEpochs(tx, poolId, covered),
     advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
     appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
@@ -301,7 +307,9 @@ function toEvent({ snapshotId, name, head, at, covered }: Marker, sequence: numb
 export async function getSnapshot(database: Database, reference: string, poolId?: string): Promise<Snapshot> {
   const rows = await selectSnapshots(database).where(matchSnapshot(reference, poolId)).limit(2);
   const row = requireOne(rows, "snapshot-not-found", reference);
-  return toSnapshot(row, await selectCovered(database, [row]));
+  const snapshot = toSnapshot(row, await selectCovered(database, [row]));
+  const space = await getSnapshotSpace(database, snapshot.pool, snapshot.snapshotId, snapshot.volumes);
+  return { ...snapshot, ...(space === undefined ? {} : { space }) };
 }
 
 /** The snapshots, of one pool or of all, that carry all of the labels, in order of creation. */

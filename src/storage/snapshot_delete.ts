@@ -24,6 +24,7 @@ import { deleteLabels } from "./label.ts";
 import { lockPool, lockTail } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
 import type { SnapshotPlace } from "./snapshot.ts";
+import { deleteSpace } from "./space.ts";
 import type { TimelinePoint } from "./timeline.ts";
 
 // Statements
@@ -94,6 +95,7 @@ export async function deleteSnapshot(
     const row = await lockSnapshot(tx, poolId, snapshotId);
     requireNotHeld(row, at);
     const points = await selectPoints(tx, poolId, snapshotId);
+    await deleteSpace(tx, poolId, snapshotId);
     if (row.status === "pending") await cancel(tx, actor, poolId, row, at);
     else await remove(tx, actor, poolId, row, at);
     if (row.status !== "cancelled") await appendReclaims(tx, poolId, points, at);

@@ -66,6 +66,7 @@ import {
 } from "./snapshot.ts";
 import { changeSnapshot, type SnapshotChange } from "./snapshot_change.ts";
 import { deleteSnapshot } from "./snapshot_delete.ts";
+import { SpaceCounter } from "./space_counter.ts";
 import { EPOCH_LIVE } from "./timeline.ts";
 import {
   encodeSnapshotCommand,
@@ -146,6 +147,7 @@ export class Storage implements AsyncDisposable {
   readonly #feed: EventFeed;
   readonly #flusher?: Flusher;
   readonly #reclaimer?: Reclaimer;
+  readonly #spaceCounter?: SpaceCounter;
   readonly #appenders = new Map<string, Appender>();
   readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
@@ -160,6 +162,7 @@ export class Storage implements AsyncDisposable {
       this.#flusher = new Flusher(options.database, { limits: options.limits, clock: this.#clock, onFault });
       const pollMs = options.limits.reclaimPollMs;
       this.#reclaimer = new Reclaimer(options.database, { pollMs, clock: this.#clock, onFault });
+      this.#spaceCounter = new SpaceCounter(options.database, { pollMs, clock: this.#clock, onFault });
     }
   }
 
@@ -168,12 +171,13 @@ export class Storage implements AsyncDisposable {
     await this.#feed.start();
     this.#flusher?.start();
     this.#reclaimer?.start();
+    this.#spaceCounter?.start();
   }
 
   /** Finishes what is under way and stops the background; the database stays open. */
   async stop(): Promise<void> {
     await Promise.all([...this.#appenders.values()].map((appender) => appender.settled()));
-    await Promise.all([this.#flusher?.stop(), this.#reclaimer?.stop()]);
+    await Promise.all([this.#flusher?.stop(), this.#reclaimer?.stop(), this.#spaceCounter?.stop()]);
     await this.#feed.stop();
   }
 

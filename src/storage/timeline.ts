@@ -9,6 +9,7 @@
 import type { Client, Transaction } from "../database/client.ts";
 import { timelines } from "../database/schema.ts";
 import { advancePool, type PoolHead } from "./pool.ts";
+import { markChanged } from "./space_change.ts";
 
 /** Above every epoch: reads the live contents of a timeline, whichever epoch is open. */
 export const EPOCH_LIVE = Number.MAX_SAFE_INTEGER;
@@ -19,17 +20,19 @@ export interface TimelinePoint {
   readonly epoch: number;
 }
 
-/** Starts a timeline, empty or from a moment of another, and answers its id. The pool is locked. */
+/** Starts a timeline of a volume, empty or from a moment of another, and answers its id. The pool is locked. */
 export async function createTimeline(
   tx: Transaction,
   poolId: string,
   head: PoolHead,
+  volumeId: string,
   parent?: TimelinePoint,
 ): Promise<number> {
   const timelineId = head.timelinesCreated + 1;
   const from = parent === undefined ? {} : { parentTimelineId: parent.timelineId, parentEpoch: parent.epoch };
-  await tx.insert(timelines).values({ poolId, timelineId, ...from });
+  await tx.insert(timelines).values({ poolId, timelineId, volumeId, ...from });
   await advancePool(tx, poolId, { timelines: 1 });
+  if (parent !== undefined) await markChanged(tx, poolId, parent);
   return timelineId;
 }
 

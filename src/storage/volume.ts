@@ -9,10 +9,10 @@
  * A deleted volume keeps its row, because events and snapshots name it; what only it could read is reclaimed.
  */
 
-import { and, asc, eq, gt, inArray, isNull, or } from "drizzle-orm";
+import { and, asc, eq, gt, inArray, isNull, or, sql } from "drizzle-orm";
 import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
-import { pools, volumes } from "../database/schema.ts";
+import { pools, timelines, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, type AuditAction } from "./audit.ts";
@@ -44,6 +44,8 @@ export interface Volume {
   readonly timelineId: number;
   readonly createdAt: Date;
   readonly labels: Labels;
+  /** Segments that it has taken, on all of its timelines: also what only its snapshots read. */
+  readonly mappedSegments: number;
   readonly pool: Pool;
 }
 
@@ -64,7 +66,11 @@ export interface VolumeChange {
 
 function selectVolumes(connection: Connection) {
   const labels = labelsOf(volumes.poolId, volumes.volumeId);
-  return connection.select({ volume: volumes, pool: pools, labels }).from(volumes)
+  const mappedSegments = sql<number>`(
+    select coalesce(sum(${timelines.segmentsMapped}), 0)::bigint from ${timelines}
+    where ${timelines.poolId} = ${volumes.poolId} and ${timelines.volumeId} = ${volumes.volumeId}
+  )`;
+  return connection.select({ volume: volumes, pool: pools, labels, mappedSegments }).from(volumes)
     .innerJoin(pools, eq(pools.poolId, volumes.poolId));
 }
 
@@ -95,8 +101,17 @@ export async function createVolume(
   const volumeId = createId();
   return await requireNewName(name, () =>
     transact(database, async (tx) => {
-      const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId));
-      const volume = { name, blockCount, labels, pool, volumeId, timelineId, createdAt: at };
+      const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId), volumeId);
+      const volume = {
+        name,
+        blockCount,
+        labels,
+        pool,
+        volumeId,
+        timelineId,
+        createdAt: at,
+        mappedSegments: 0,
+      };
       await insertVolume(tx, volume);
       await appendAudit(tx, actor, toVolumeAudit(volume, "volume.create", at));
       await appendEvent(tx, poolId, toVolumeEvent(volume, "volume.created", at));
@@ -105,7 +120,10 @@ export async function createVolume(
 }
 
 /** Adds a volume's row, and its labels. The pool is locked. */
-export async function insertVolume(tx: Transaction, { pool, labels, ...volume }: Volume): Promise<void> {
+export async function insertVolume(
+  tx: Transaction,
+  { pool, labels, mappedSegments: _, ...volume }: Volume,
+): Promise<void> {
   await tx.insert(volumes).values({ poolId: pool.poolId, ...volume });
   await insertLabels(tx, pool.poolId, { kind: "volume", targetId: volume.volumeId }, labels);
 }
@@ -253,10 +271,15 @@ export async function deleteVolume(
 }
 
 function toVolume(
-  { volume, pool, labels }: { volume: typeof volumes.$inferSelect; pool: Pool; labels: Labels },
+  { volume, ...rest }: {
+    volume: typeof volumes.$inferSelect;
+    pool: Pool;
+    labels: Labels;
+    mappedSegments: number;
+  },
 ): Volume {
   const { volumeId, name, blockCount, timelineId, createdAt } = volume;
-  return { volumeId, name, blockCount, timelineId, createdAt, labels, pool };
+  return { volumeId, name, blockCount, timelineId, createdAt, ...rest };
 }
 
 /** The audit record of what was done to a volume. */

@@ -20,6 +20,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0007_hold.sql",
         "0008_covered.sql",
         "0009_label.sql",
+        "0010_space.sql",
       ],
       [],
       [],

@@ -32,6 +32,7 @@ Deno.test("POST /volumes creates a volume that reads as zeros", async () => {
     blockSizeBytes: 512,
     blockCount: 9,
     sizeBytes: 4608,
+    mappedBytes: 0,
     timelineId: 1,
     labels: {},
   });

@@ -22,10 +22,36 @@ export async function assertSpaceIsSound({ $client }: Database): Promise<void> {
     select count(*) as lost_entries from cache c
     where segment_id is not null and
       not exists (select from segment_map m where m.pool_id = c.pool_id and m.segment_id = c.segment_id)`;
-  assertEquals({ wrong_devices, twice, lost_blocks, lost_entries }, {
+  const [{ wrong_timelines }] = await $client`
+    select count(*) as wrong_timelines from timelines t
+    where volume_id is null or segments_mapped <>
+      (select count(*) from segment_map m where m.pool_id = t.pool_id and m.timeline_id = t.timeline_id)`;
+  const [{ wrong_epochs }] = await $client`
+    select count(*) as wrong_epochs from epoch_space e full join (
+      select pool_id, timeline_id, epoch, count(*) as segments from segment_map group by pool_id, timeline_id, epoch
+    ) m using (pool_id, timeline_id, epoch)
+    where e.segments is distinct from m.segments`;
+  const [{ lost_counts }] = await $client`
+    select count(*) as lost_counts from snapshot_space x full join (
+      select pool_id, snapshot_id from snapshots where status in ('pending', 'sealed')
+    ) s using (pool_id, snapshot_id)
+    where x.changed is null or s.snapshot_id is null`;
+  const found = {
+    wrong_devices,
+    twice,
+    lost_blocks,
+    lost_entries,
+    wrong_timelines,
+    wrong_epochs,
+    lost_counts,
+  };
+  assertEquals(found, {
     wrong_devices: 0,
     twice: 0,
     lost_blocks: 0,
     lost_entries: 0,
+    wrong_timelines: 0,
+    wrong_epochs: 0,
+    lost_counts: 0,
   });
 }

@@ -10,6 +10,7 @@ import { transact } from "../../src/database/client.ts";
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import { flushStep } from "../../src/storage/flush.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
+import { SpaceCounter } from "../../src/storage/space_counter.ts";
 import type { SnapshotInput, Storage } from "../../src/storage/storage.ts";
 import { assertSpaceIsSound } from "./audit_space.ts";
 import { fill, readStamps } from "./history.ts";
@@ -149,7 +150,8 @@ class History {
       case "flush":
         return void await this.test.createFlusher().sweep();
       case "reclaim":
-        return void await this.reclaim();
+        await this.reclaim();
+        return await this.#count();
     }
   }
 
@@ -191,10 +193,70 @@ class History {
     return left;
   }
 
+  /**
+   * Deletes everything. What each snapshot was told to hold alone comes back when it goes, no more and no less; what it was told
+   * to share is what else its lineage has.
+   */
   async deleteAll(): Promise<void> {
     this.clock.minutes += HOLD_STEPS;
-    for (const taken of this.#snapshots.splice(0)) await this.#deleteSnapshot(taken);
+    // Closes the open epochs, so that nothing in them is left to merge.
+    const last = await this.#take({ volumes: this.#volumes.map(({ id }) => id) });
+    await this.settle();
+    for (const taken of this.#snapshots.splice(0)) {
+      await this.#count();
+      const { space } = await this.test.storage.getSnapshot(taken.id);
+      // A snapshot of a few slots may be all that keeps a timeline, which holds more of its parent than those.
+      const shared = Math.max(0, await this.#readBytes(taken.id) - (space?.uniqueBytes ?? 0));
+      assertEquals(space?.sharedBytes, shared);
+      const before = await this.#mappedBytes();
+      await this.#deleteSnapshot(taken);
+      await this.settle();
+      assertEquals(before - await this.#mappedBytes(), space?.uniqueBytes);
+    }
+    await this.test.storage.deleteSnapshot(TESTER, last);
     for (const { id } of this.#volumes.splice(0)) await this.test.storage.deleteVolume(TESTER, id);
+  }
+
+  async #count(): Promise<void> {
+    const counter = new SpaceCounter(this.test.test.database, {
+      pollMs: 1,
+      clock: () => toMoment(this.clock.minutes),
+      onFault: (error) => {
+        throw error;
+      },
+    });
+    for (let sweeps = 0; await counter.sweep(); sweeps++) {
+      if (sweeps > 1_000) throw new Error("Counting does not end");
+    }
+  }
+
+  async #mappedBytes(): Promise<number> {
+    return (await this.test.storage.getPool("main")).mappedBytes;
+  }
+
+  /** What a snapshot's lineage has of the slots that it covers, counted from the map itself. */
+  async #readBytes(snapshotId: string): Promise<number> {
+    const { pool, volumes } = await this.test.storage.getSnapshot(snapshotId);
+    const { $client } = this.test.test.database;
+    const segments = new Set<number>();
+    for (const { timelineId, epoch, ranges } of volumes) {
+      const slots = new Set(
+        ranges.flatMap(({ lba, blockCount }) =>
+          Array.from({ length: blockCount }, (_, block) => Math.floor((lba + block) / pool.segmentBlocks))
+        ),
+      );
+      let point: { id: number; epoch: number } | undefined = { id: timelineId, epoch };
+      while (point !== undefined) {
+        const rows = await $client<{ slot: number; segment_id: number }[]>`
+          select slot, segment_id from segment_map where timeline_id = ${point.id} and epoch <= ${point.epoch}`;
+        for (const row of rows) if (slots.has(row.slot)) segments.add(row.segment_id);
+        const parents: { id: number; epoch: number }[] = await $client`
+          select parent_timeline_id as id, parent_epoch as epoch from timelines
+          where timeline_id = ${point.id} and parent_timeline_id is not null`;
+        point = parents[0];
+      }
+    }
+    return segments.size * pool.segmentBlocks * pool.blockSizeBytes;
   }
 
   async #write(of: number, lba: number, most: number, trim: boolean): Promise<void> {

@@ -1,0 +1,392 @@
+/**
+ * Space: the segments that volumes have taken, those that a snapshot holds alone (unique: they come back when it goes and
+ * nothing else does), and those that it shares.
+ *
+ * All of it are counters. What a timeline and each of its epochs have taken is counted by the transactions that take and
+ * return segments. So what a snapshot reads is a sum over epochs; what of it is unique is counted in the background
+ * ({@linkcode countSpace}) whenever something happens that may change it ({@linkcode markChanged}), and is told with the moment
+ * of the count.
+ *
+ * A segment is unique to a snapshot when somebody needs it as things are, and nobody would if the snapshot were gone. Needed
+ * is what the first reader of its slot would find before any younger segment. A timeline that only the snapshot reads would go
+ * with it, and then no longer read the one that it started from.
+ */
+
+import type { Connection, Database, Transaction } from "../database/client.ts";
+import { bigintsLiteral, uuidLiteral } from "../database/literal.ts";
+import { type CoveredVolume, isWhole } from "./covered.ts";
+import type { Pool } from "./pool.ts";
+import { type Absent, firstReader, type ReadTimeline, wholeReaderBelow } from "./slot_reader.ts";
+import { lineageOf, type TimelinePoint } from "./timeline.ts";
+
+/** Rows of the map that one statement of a count looks at. */
+const COUNT_ROWS_MAX = 4096;
+
+/** Timelines that a count follows from child to parent. */
+const TIMELINES_MAX = 1000;
+
+/** What a snapshot takes, in bytes of whole segments. */
+export interface SnapshotSpace {
+  /** What comes back when it alone goes, as of `countedAt`. */
+  readonly uniqueBytes: number;
+  /** What it reads besides. */
+  readonly sharedBytes: number;
+  /** Absent before the first count; nothing is unique to a snapshot that was just taken. */
+  readonly countedAt?: Date;
+}
+
+/** A snapshot whose count is due, and how many marks it had then. */
+export interface DueCount {
+  readonly snapshotId: string;
+  readonly changed: number;
+}
+
+// Statements
+
+/** The statements that count what an append has taken. The pool is locked when they run. */
+export function formatTakenSpace(poolId: string, taken: TimelinePoint[]): string[] {
+  const pool = uuidLiteral(poolId);
+  // In one order, for who counts them locks such rows too.
+  const byEpoch = [...Map.groupBy(taken, ({ timelineId, epoch }) => `${timelineId} ${epoch}`).values()]
+    .toSorted(([a], [b]) => a.timelineId - b.timelineId || a.epoch - b.epoch);
+  const timelineIds = bigintsLiteral(byEpoch.map(([{ timelineId }]) => timelineId));
+  const segments = bigintsLiteral(byEpoch.map((group) => group.length));
+  return [
+    `update timelines t set segments_mapped = segments_mapped + r.segments
+      from unnest(${timelineIds}, ${segments}) as r (timeline_id, segments)
+      where t.pool_id = ${pool} and t.timeline_id = r.timeline_id`,
+    `insert into epoch_space as e (pool_id, timeline_id, epoch, segments)
+      select ${pool}, * from unnest(${timelineIds}, ${
+      bigintsLiteral(byEpoch.map(([{ epoch }]) => epoch))
+    }, ${segments})
+      on conflict (pool_id, timeline_id, epoch) do update
+      set segments = e.segments + excluded.segments, counted = false`,
+  ];
+}
+
+/** Begins the counters of a new snapshot: nothing is unique to it, and what it reads of selected blocks is to be counted. */
+export async function insertSpace(
+  { $client }: Transaction,
+  poolId: string,
+  snapshotId: string,
+  covered: CoveredVolume[],
+): Promise<void> {
+  const changed = covered.every(isWhole) ? 0 : 1;
+  await $client`
+    insert into snapshot_space (pool_id, snapshot_id, changed) values (${poolId}, ${snapshotId}, ${changed})`;
+}
+
+/** Ends the counters of a snapshot that goes. */
+export async function deleteSpace(
+  { $client }: Transaction,
+  poolId: string,
+  snapshotId: string,
+): Promise<void> {
+  await $client`delete from snapshot_space where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+}
+
+/** Counts what was returned of a closed epoch. Appends need these rows, so it comes last. */
+export async function countReturned(
+  { $client }: Transaction,
+  poolId: string,
+  { timelineId, epoch }: TimelinePoint,
+  segments: number,
+): Promise<void> {
+  await $client`
+    update timelines set segments_mapped = segments_mapped - ${segments}::bigint
+    where pool_id = ${poolId} and timeline_id = ${timelineId}`;
+  await $client`
+    update epoch_space set segments = segments - ${segments}::bigint
+    where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch}`;
+  await $client`
+    delete from epoch_space
+    where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch} and segments = 0`;
+}
+
+/** Takes an epoch that has taken segments of which no snapshot knows. */
+export async function takeUncounted(
+  { $client }: Transaction,
+  poolId: string,
+): Promise<TimelinePoint | undefined> {
+  const [row] = await $client<{ timeline_id: number; epoch: number }[]>`
+    update epoch_space e set counted = true
+    from (
+      select timeline_id, epoch from epoch_space where pool_id = ${poolId} and not counted
+      order by timeline_id, epoch limit 1 for update
+    ) u
+    where e.pool_id = ${poolId} and e.timeline_id = u.timeline_id and e.epoch = u.epoch
+    returning e.timeline_id, e.epoch`;
+  return row === undefined ? undefined : { timelineId: row.timeline_id, epoch: row.epoch };
+}
+
+/** Up to `countMax` snapshots whose count is due. */
+export async function listDueCounts(
+  { $client }: Connection,
+  poolId: string,
+  countMax: number,
+): Promise<DueCount[]> {
+  const rows = await $client<{ snapshot_id: string; changed: number }[]>`
+    select snapshot_id, changed from snapshot_space
+    where pool_id = ${poolId} and changed > counted order by snapshot_id limit ${countMax}`;
+  return rows.map((row) => ({ snapshotId: row.snapshot_id, changed: row.changed }));
+}
+
+interface CoveredRow {
+  timeline_id: number;
+  epoch: number;
+}
+
+async function selectPoints(
+  { $client }: Connection,
+  poolId: string,
+  snapshotId: string,
+): Promise<TimelinePoint[]> {
+  const rows = await $client<CoveredRow[]>`
+    select timeline_id, epoch from snapshot_volumes where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+  return rows.map((row) => ({ timelineId: row.timeline_id, epoch: row.epoch }));
+}
+
+/** Of `timelineIds`, those that nobody reads but who is absent, with what they started from. */
+async function selectDead(
+  { $client }: Connection,
+  poolId: string,
+  timelineIds: number[],
+  absent: Absent,
+): Promise<{ timelineId: number; parent?: TimelinePoint }[]> {
+  const rows = await $client<
+    { timeline_id: number; parent_timeline_id: number | null; parent_epoch: number | null }[]
+  >`
+    select t.timeline_id, t.parent_timeline_id, t.parent_epoch from timelines t
+    where t.pool_id = ${poolId} and t.timeline_id = any(${timelineIds}::bigint[])
+      and not exists (
+        select from snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
+        where v.pool_id = ${poolId} and v.timeline_id = t.timeline_id and v.snapshot_id <> ${absent.snapshotId}
+          and s.status in ('pending', 'sealed')
+      )
+      and not exists (
+        select from timelines c where c.pool_id = ${poolId} and c.parent_timeline_id = t.timeline_id
+          and c.timeline_id <> all(${absent.timelineIds}::bigint[])
+      )
+      and not exists (
+        select from volumes l where l.pool_id = ${poolId} and l.timeline_id = t.timeline_id and l.deleted_at is null
+      )`;
+  return rows.map(({ timeline_id: timelineId, parent_timeline_id: parentId, parent_epoch: epoch }) => ({
+    timelineId,
+    ...(parentId === null || epoch === null ? {} : { parent: { timelineId: parentId, epoch } }),
+  }));
+}
+
+interface TimelineRow {
+  live_epoch: number | null;
+  above: number;
+}
+
+async function selectTimeline(
+  { $client }: Connection,
+  poolId: string,
+  timelineId: number,
+  lowest: number,
+): Promise<TimelineRow | undefined> {
+  const [row] = await $client<TimelineRow[]>`
+    select ${wholeReaderBelow($client, poolId, timelineId, lowest)} as above, (
+        select t.open_epoch from volumes l
+        where l.pool_id = ${poolId} and l.timeline_id = t.timeline_id and l.deleted_at is null limit 1
+      ) as live_epoch
+    from timelines t where t.pool_id = ${poolId} and t.timeline_id = ${timelineId}`;
+  return row;
+}
+
+interface CountRow {
+  found: number;
+  alone: number;
+  last_epoch: number;
+  last_slot: number;
+}
+
+/** Of the next rows with an epoch up to `until`, those that are needed, and would not be if `absent` were gone. */
+async function countAlone(
+  { $client }: Connection,
+  poolId: string,
+  timeline: ReadTimeline,
+  absent: Absent,
+  { until, after }: { until: number; after: { epoch: number; slot: number } },
+): Promise<CountRow | undefined> {
+  const { timelineId } = timeline;
+  const isNeeded = (reader: "now" | "then") =>
+    $client`${$client(reader)}.epoch is not null and not exists (
+      select from segment_map y where y.pool_id = ${poolId} and y.timeline_id = ${timelineId} and y.slot = m.slot
+        and y.epoch > m.epoch and y.epoch <= ${$client(reader)}.epoch
+    )`;
+  const [row] = await $client<CountRow[]>`
+    select count(*) as found, count(*) filter (where needed and not still_needed) as alone,
+      (array_agg(epoch order by epoch desc, slot desc))[1] as last_epoch,
+      (array_agg(slot order by epoch desc, slot desc))[1] as last_slot
+    from (
+      select m.epoch, m.slot, ${isNeeded("now")} as needed, ${isNeeded("then")} as still_needed
+      from (
+        select slot, epoch from segment_map
+        where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch <= ${until}
+          and (epoch, slot) > (${after.epoch}::bigint, ${after.slot}::bigint)
+        order by epoch, slot limit ${COUNT_ROWS_MAX}
+      ) m
+      cross join lateral (select ${firstReader($client, poolId, timeline)} as epoch) now
+      cross join lateral (select ${firstReader($client, poolId, timeline, absent)} as epoch) "then"
+    ) judged`;
+  return row.found === 0 ? undefined : row;
+}
+
+/** The segments that a snapshot reads of volumes that it covers in part, and of none that it covers whole. */
+async function countRanged({ $client: client }: Connection, pool: Pool, snapshotId: string): Promise<number> {
+  const { poolId, segmentBlocks } = pool;
+  const [{ segments }] = await client<[{ segments: number }]>`
+    with recursive target as (
+      select row_number() over (order by volume_id) as ordinal, timeline_id, epoch, covered,
+        covered @> int8range(0, volume_blocks) as whole
+      from snapshot_volumes where pool_id = ${poolId} and snapshot_id = ${snapshotId}
+    ), ${lineageOf(client, poolId)},
+    read_whole as (
+      select l.timeline_id, max(l.epoch) as epoch from lineage l join target t on t.ordinal = l.ordinal
+      where t.whole group by l.timeline_id
+    ),
+    read_ranged as (
+      select distinct m.timeline_id, m.slot, m.epoch
+      from target t join lineage l on l.ordinal = t.ordinal
+      cross join unnest(t.covered) as r
+      join segment_map m on m.pool_id = ${poolId} and m.timeline_id = l.timeline_id
+        and m.slot between lower(r) / ${segmentBlocks}::bigint and (upper(r) - 1) / ${segmentBlocks}::bigint
+        and m.epoch <= l.epoch
+      where not t.whole
+    )
+    select count(*) as segments from read_ranged r
+    where not exists (
+      select from read_whole w where w.timeline_id = r.timeline_id and w.epoch >= r.epoch
+    )`;
+  return segments;
+}
+
+async function storeCount(
+  { $client }: Connection,
+  poolId: string,
+  { snapshotId, changed }: DueCount,
+  { unique, ranged }: { unique: number; ranged: number },
+  at: Date,
+): Promise<void> {
+  await $client`
+    update snapshot_space set unique_segments = ${unique}, ranged_segments = ${ranged}, counted = ${changed},
+      counted_at = ${at.toISOString()}
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId} and counted < ${changed}`;
+}
+
+interface SpaceRow {
+  unique_segments: number;
+  read_segments: number;
+  counted_at: string | null;
+}
+
+/** A timeline that several covered volumes go back to is read up to the youngest of their epochs. */
+async function selectSpace(
+  { $client: client }: Connection,
+  poolId: string,
+  snapshotId: string,
+  whole: TimelinePoint[],
+): Promise<SpaceRow | undefined> {
+  const [row] = await client<SpaceRow[]>`
+    with recursive target as (
+      select * from unnest(${whole.map(({ timelineId }) => timelineId)}::bigint[],
+        ${whole.map(({ epoch }) => epoch)}::bigint[]) with ordinality as t (timeline_id, epoch, ordinal)
+    ), ${lineageOf(client, poolId)}
+    select x.unique_segments, x.counted_at, x.ranged_segments + (
+        select coalesce(sum(e.segments), 0)::bigint
+        from (select timeline_id, max(epoch) as epoch from lineage group by timeline_id) l
+        join epoch_space e on e.pool_id = ${poolId} and e.timeline_id = l.timeline_id and e.epoch <= l.epoch
+      ) as read_segments
+    from snapshot_space x where x.pool_id = ${poolId} and x.snapshot_id = ${snapshotId}`;
+  return row;
+}
+
+// Verbs
+
+/** What a snapshot takes; nothing when it is gone or cancelled. */
+export async function getSnapshotSpace(
+  connection: Connection,
+  { poolId, segmentBlocks, blockSizeBytes }: Pool,
+  snapshotId: string,
+  covered: CoveredVolume[],
+): Promise<SnapshotSpace | undefined> {
+  const row = await selectSpace(connection, poolId, snapshotId, covered.filter(isWhole));
+  if (row === undefined) return undefined;
+  const segmentBytes = segmentBlocks * blockSizeBytes;
+  return {
+    uniqueBytes: row.unique_segments * segmentBytes,
+    sharedBytes: Math.max(0, row.read_segments - row.unique_segments) * segmentBytes,
+    ...(row.counted_at === null ? {} : { countedAt: new Date(row.counted_at) }),
+  };
+}
+
+/**
+ * Counts what a snapshot holds alone, and stores it. Reads in bounded statements and locks nothing: what changes meanwhile
+ * is a mark, and a reason to count again.
+ *
+ * @param stopping ends it before it is through; nothing is stored then.
+ */
+export async function countSpace(
+  database: Database,
+  pool: Pool,
+  due: DueCount,
+  at: Date,
+  stopping: () => boolean,
+): Promise<void> {
+  const { absent, removed } = await findRemoved(database, pool.poolId, due.snapshotId);
+  let unique = 0;
+  for (const [timelineId, epochs] of removed) {
+    const counted = await countTimeline(database, pool, timelineId, epochs, absent, stopping);
+    if (counted === undefined) return;
+    unique += counted;
+  }
+  const ranged = await countRanged(database, pool, due.snapshotId);
+  await storeCount(database, pool.poolId, due, { unique, ranged }, at);
+}
+
+/** Which epochs of which timelines would lose a reader if the snapshot went, and the readers that would go with it. */
+async function findRemoved(
+  connection: Connection,
+  poolId: string,
+  snapshotId: string,
+): Promise<{ absent: Absent; removed: Map<number, number[]> }> {
+  const removed = new Map<number, number[]>();
+  const dead = new Set<number>();
+  let added = await selectPoints(connection, poolId, snapshotId);
+  while (added.length > 0 && removed.size < TIMELINES_MAX) {
+    for (const { timelineId, epoch } of added) {
+      removed.set(timelineId, [...removed.get(timelineId) ?? [], epoch]);
+    }
+    const alive = [...removed.keys()].filter((id) => !dead.has(id));
+    const found = await selectDead(connection, poolId, alive, { snapshotId, timelineIds: [...dead] });
+    for (const { timelineId } of found) dead.add(timelineId);
+    added = found.flatMap(({ parent }) => parent === undefined ? [] : [parent]);
+  }
+  return { absent: { snapshotId, timelineIds: [...dead] }, removed };
+}
+
+async function countTimeline(
+  connection: Connection,
+  { poolId, segmentBlocks }: Pool,
+  timelineId: number,
+  epochs: number[],
+  absent: Absent,
+  stopping: () => boolean,
+): Promise<number | undefined> {
+  const found = await selectTimeline(connection, poolId, timelineId, Math.min(...epochs));
+  if (found === undefined) return 0;
+  const timeline = { timelineId, segmentBlocks, liveEpoch: found.live_epoch };
+  const until = Math.max(...epochs);
+  let after = { epoch: found.above, slot: Number.MAX_SAFE_INTEGER };
+  let alone = 0;
+  while (!stopping()) {
+    const row = await countAlone(connection, poolId, timeline, absent, { until, after });
+    if (row === undefined) return alone;
+    alone += row.alone;
+    after = { epoch: row.last_epoch, slot: row.last_slot };
+  }
+  return undefined;
+}

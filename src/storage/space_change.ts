@@ -1,0 +1,75 @@
+/**
+ * Which snapshots have to count anew what they hold alone, because a reader came or went, or a segment was taken.
+ *
+ * What a snapshot holds alone depends on the readers next to it on its timeline, on what was written up to the next one, and
+ * where it is the only reader left of a timeline, on the same things of the timeline that this one started from. So a change at
+ * a moment of a timeline concerns the readers on both sides of it up to the next one that reads every slot, and the only
+ * readers of timelines that start in between.
+ *
+ * Marks are counted, not set: who counts notes how many there were when it began, and one that comes meanwhile is not lost.
+ */
+
+import type { Transaction } from "../database/client.ts";
+import { snapshotsReading, timelinesReading, wholeReaderBelow } from "./slot_reader.ts";
+import type { TimelinePoint } from "./timeline.ts";
+
+/** Above every epoch. */
+const EPOCH_MAX = "9223372036854775807";
+
+/**
+ * Marks the snapshots that a change at `point` concerns: it got or lost a reader, or segments were taken there. Call it once in a
+ * transaction, for it locks what it marks in order.
+ *
+ * @param returned whether segments were returned there: snapshots of selected blocks count what they read, and may read less.
+ */
+export async function markChanged(
+  { $client }: Transaction,
+  poolId: string,
+  { timelineId, epoch }: TimelinePoint,
+  returned = false,
+): Promise<void> {
+  await $client`
+    with recursive near (timeline_id, low, high) as (
+      select ${timelineId}::bigint, ${wholeReaderBelow($client, poolId, timelineId, epoch)},
+        coalesce(least(
+          (select v.epoch from ${snapshotsReading($client, poolId, timelineId)}
+            and v.epoch >= ${epoch} and v.covered @> int8range(0, v.volume_blocks) order by v.epoch limit 1),
+          (select min(parent_epoch) from ${timelinesReading($client, poolId, timelineId)}
+            and parent_epoch >= ${epoch})
+        ), ${EPOCH_MAX}::bigint)
+      union
+      select t.timeline_id, -1, ${EPOCH_MAX}::bigint
+      from near n join timelines t on t.pool_id = ${poolId} and t.parent_timeline_id = n.timeline_id
+        and t.parent_epoch between n.low and n.high
+      where (
+        select count(*) from (
+          (select from snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
+            where v.pool_id = ${poolId} and v.timeline_id = t.timeline_id and s.status in ('pending', 'sealed') limit 2)
+          union all
+          (select from timelines c where c.pool_id = ${poolId} and c.parent_timeline_id = t.timeline_id limit 2)
+          union all
+          (select from volumes l where l.pool_id = ${poolId} and l.timeline_id = t.timeline_id and l.deleted_at is null)
+        ) readers
+      ) = 1
+    ),
+    behind (timeline_id, low) as (
+      select ${timelineId}::bigint, ${epoch}::bigint where ${returned}::boolean
+      union
+      select t.timeline_id, -1 from behind b join timelines t
+        on t.pool_id = ${poolId} and t.parent_timeline_id = b.timeline_id and t.parent_epoch >= b.low
+    ),
+    concerned as (
+      select x.snapshot_id from snapshot_space x
+      where x.pool_id = ${poolId} and x.snapshot_id in (
+        select v.snapshot_id from near n join snapshot_volumes v
+          on v.pool_id = ${poolId} and v.timeline_id = n.timeline_id and v.epoch between n.low and n.high
+        union all
+        select v.snapshot_id from behind b join snapshot_volumes v
+          on v.pool_id = ${poolId} and v.timeline_id = b.timeline_id and v.epoch >= b.low
+        where not v.covered @> int8range(0, v.volume_blocks)
+      )
+      order by x.snapshot_id for update
+    )
+    update snapshot_space x set changed = changed + 1 from concerned c
+    where x.pool_id = ${poolId} and x.snapshot_id = c.snapshot_id`;
+}

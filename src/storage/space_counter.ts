@@ -1,0 +1,90 @@
+/**
+ * The space counter: a worker that counts what snapshots hold alone, where something has happened that may have changed it.
+ *
+ * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run. It
+ * locks nothing that anybody waits for, and rests nine times as long as it worked, so a count is a tenth of a core at most.
+ */
+
+import { type Database, transact } from "../database/client.ts";
+import type { Pool } from "./pool.ts";
+import { countSpace, listDueCounts, takeUncounted } from "./space.ts";
+import { markChanged } from "./space_change.ts";
+import { type Rest, WorkLoop } from "./work_loop.ts";
+
+/** Epochs, and snapshots, that one round takes of each pool. */
+const EPOCHS_MAX = 64;
+const SNAPSHOTS_MAX = 64;
+
+/** Rest for each millisecond of work. */
+const REST_SHARE = 9;
+
+export interface SpaceCounterOptions {
+  /** How long it waits when there is nothing to do, or after a fault. */
+  readonly pollMs: number;
+  readonly clock: () => Date;
+  /** Told of a fault; it goes on. */
+  readonly onFault: (error: unknown) => void;
+}
+
+async function selectPools({ $client }: Database): Promise<Pool[]> {
+  return await $client<Pool[]>`
+    select pool_id as "poolId", name, block_size_bytes as "blockSizeBytes", segment_blocks as "segmentBlocks",
+      cache_bytes_max as "cacheBytesMax"
+    from pools p
+    where exists (select from epoch_space e where e.pool_id = p.pool_id and not e.counted)
+      or exists (select from snapshot_space x where x.pool_id = p.pool_id and x.changed > x.counted)`;
+}
+
+export class SpaceCounter {
+  readonly #loop: WorkLoop;
+
+  constructor(private readonly database: Database, private readonly options: SpaceCounterOptions) {
+    const { pollMs, onFault } = options;
+    this.#loop = new WorkLoop(() => this.#round(), { retryMs: pollMs, onFault });
+  }
+
+  start(): void {
+    this.#loop.start();
+  }
+
+  /** Ends after the statement in hand; a count that is not through is begun again. */
+  async stop(): Promise<void> {
+    await this.#loop.stop();
+  }
+
+  /** Looks at each pool once; answers whether any had something to count. */
+  async sweep(): Promise<boolean> {
+    const pools = await selectPools(this.database);
+    for (const pool of pools) {
+      await this.#mark(pool);
+      await this.#count(pool);
+      if (this.#loop.isStopping) break;
+    }
+    return pools.length > 0;
+  }
+
+  async #mark({ poolId }: Pool): Promise<void> {
+    for (let epochs = 0; epochs < EPOCHS_MAX; epochs++) {
+      const point = await transact(this.database, async (tx) => {
+        const taken = await takeUncounted(tx, poolId);
+        if (taken !== undefined) await markChanged(tx, poolId, taken);
+        return taken;
+      });
+      if (point === undefined || this.#loop.isStopping) return;
+    }
+  }
+
+  async #count(pool: Pool): Promise<void> {
+    for (const due of await listDueCounts(this.database, pool.poolId, SNAPSHOTS_MAX)) {
+      await countSpace(this.database, pool, due, this.options.clock(), () => this.#loop.isStopping);
+      if (this.#loop.isStopping) return;
+    }
+  }
+
+  async #round(): Promise<Rest> {
+    const startedAt = performance.now();
+    const progressed = await this.sweep();
+    const { pollMs } = this.options;
+    return { ms: progressed ? Math.max(pollMs, REST_SHARE * (performance.now() - startedAt)) : pollMs };
+  }
+}
