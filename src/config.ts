@@ -53,6 +53,14 @@ export const STORAGE_LIMITS: StorageLimits = {
   rememberedVolumesMax: 10_000,
   // Another process may give a name away, or to a second pool; a look-up a second for each name is nothing.
   rememberedVolumesMs: 1_000,
+  // A day, as others keep theirs: longer than any client or queue goes on trying.
+  idempotencyKeptMs: 24 * 60 * 60 * 1_000,
+  // Longer than the longest wait of a request that lives (30 s, for a seal); a client of one that died waits no longer.
+  idempotencyLeaseMs: 35_000,
+  // A snapshot of some 300 volumes. A longer answer is made again from what stands there.
+  idempotencyAnswerCharactersMax: 64 * KIB,
+  // More than one, so that keys go faster than they come; few, for a request waits for it.
+  idempotencySweepKeys: 10,
 };
 
 /** The bounds of the HTTP door. */

@@ -17,6 +17,8 @@ export const ERROR_CODES = [
   "database-unavailable",
   "device-not-found",
   "held",
+  "idempotency-key-in-progress",
+  "idempotency-key-reused",
   "insufficient-space",
   "invalid-argument",
   "lba-out-of-range",

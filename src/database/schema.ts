@@ -186,6 +186,20 @@ export const audit = pgTable("audit", {
   markerSequence: count("marker_sequence"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.auditId] })]);
 
+export const idempotencyKeys = pgTable("idempotency_keys", {
+  clientId: uuid("client_id").notNull(),
+  key: text("key").notNull(),
+  fingerprint: bytea("fingerprint").notNull(),
+  ownerId: uuid("owner_id").notNull(),
+  leaseUntil: moment("lease_until").notNull(),
+  createdAt: moment("created_at").notNull(),
+  outcome: jsonb("outcome"),
+  status: integer("status"),
+  contentType: text("content_type"),
+  location: text("location"),
+  body: text("body"),
+}, (table) => [primaryKey({ columns: [table.clientId, table.key] })]);
+
 export const eventHeads = pgTable("event_heads", {
   poolId: uuid("pool_id").primaryKey(),
   eventId: count("event_id").notNull().default(0),

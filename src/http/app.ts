@@ -1,7 +1,7 @@
 /**
  * The HTTP door, put together: what every request passes, the resources, and what is answered to everything else.
  *
- * On the way in: an id for the request, the log's line, the bound on the body, the token. On the way out: security
+ * On the way in: an id for the request, the log's line, the token, the bound on the body, the idempotency key. On the way out: security
  * headers. A fault anywhere ends in a problem document.
  */
 
@@ -21,6 +21,7 @@ import type { Door, DoorApp, DoorContext, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
 import { registerHealth } from "./health.ts";
+import { repeatAnswers } from "./idempotency.ts";
 import { registerImage } from "./image.ts";
 import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
 import { registerPools } from "./pools.ts";
@@ -47,6 +48,7 @@ export function createApp(door: Door): DoorApp {
   app.use(requireClient(door));
   app.use(readBody(door));
   app.use(requireJson());
+  app.use(repeatAnswers(door));
   registerPools(app, door);
   registerDevices(app, door);
   registerVolumes(app, door);

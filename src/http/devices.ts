@@ -127,6 +127,7 @@ export function registerDevices(app: DoorApp, { storage, limits }: Door): void {
   });
 }
 
-function toBody({ deviceId, createdAt, ...device }: StorageDevice): z.input<typeof Device> {
+/** A device as the wire shows it. */
+export function toBody({ deviceId, createdAt, ...device }: StorageDevice): z.input<typeof Device> {
   return { id: deviceId, ...device, createdAt: createdAt.toISOString() };
 }

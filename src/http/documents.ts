@@ -8,12 +8,13 @@ import { join } from "@std/path";
 import { stringify } from "@std/yaml";
 import getAbsoluteFSPath from "swagger-ui-dist/absolute-path.js";
 import type { DoorApp } from "./door.ts";
+import { KEY_PARAMETER, takesKey } from "./idempotency.ts";
 
 const VERSION = "0.1.0";
 
 /** The OpenAPI 3.1 document of every route and message. */
 export function describeDoor(app: DoorApp): object {
-  return app.getOpenAPI31Document({
+  const document = app.getOpenAPI31Document({
     openapi: "3.1.0",
     info: {
       title: "Snapmark",
@@ -27,6 +28,15 @@ export function describeDoor(app: DoorApp): object {
       name,
     })),
   });
+  for (const [path, { post }] of Object.entries(document.paths ?? {})) {
+    if (post === undefined || !takesKey("POST", path) || !takesJson(post.requestBody)) continue;
+    post.parameters = [...post.parameters ?? [], { $ref: "#/components/parameters/IdempotencyKey" }];
+  }
+  return document;
+}
+
+function takesJson(body: object | undefined): boolean {
+  return body !== undefined && "content" in body && "application/json" in (body.content as object);
 }
 
 /** The document as YAML, as it stands in `openapi.yaml`. */
@@ -36,6 +46,7 @@ export function toYaml(document: object): string {
 
 export function registerDocuments(app: DoorApp): void {
   app.openAPIRegistry.registerComponent("securitySchemes", "bearer", { type: "http", scheme: "bearer" });
+  app.openAPIRegistry.registerComponent("parameters", "IdempotencyKey", KEY_PARAMETER);
 
   let document: object | undefined;
   const describe = () => document ??= describeDoor(app);

@@ -5,6 +5,7 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Actor } from "../storage/actor.ts";
+import type { KeyClaim } from "../storage/idempotency.ts";
 import type { Storage } from "../storage/storage.ts";
 
 /** The media type of blocks as they are. */
@@ -52,15 +53,17 @@ export type Client = Pick<Actor, "clientId" | "clientName" | "priority">;
 
 /** What the middleware has found out before a handler runs. */
 export interface DoorEnv {
-  Variables: { requestId: string; client: Client };
+  Variables: { requestId: string; client: Client; claim?: KeyClaim };
 }
 
 export type DoorApp = OpenAPIHono<DoorEnv>;
 export type DoorContext = Context<DoorEnv>;
 
-/** On whose behalf a request is, and by which route it came. */
+/** On whose behalf a request is, by which route it came, and with which key. */
 export function toActor(c: DoorContext): Actor {
-  return { ...c.get("client"), origin: `http ${c.req.method} ${c.req.path}` };
+  const claim = c.get("claim");
+  const origin = `http ${c.req.method} ${c.req.path}`;
+  return { ...c.get("client"), origin, ...(claim === undefined ? {} : { claim }) };
 }
 
 /** Ends when the client goes away or the server stops. */

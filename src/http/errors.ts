@@ -36,6 +36,12 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
   "held": { status: 409, title: "The snapshot is held" },
+  "idempotency-key-in-progress": {
+    status: 409,
+    title: "The first request with this key is in progress",
+    retryAfterSeconds: 1,
+  },
+  "idempotency-key-reused": { status: 422, title: "The key was used for another request" },
   "incomplete-body": { status: 400, title: "The request's body ended early" },
   "insufficient-space": { status: 507, title: "The pool is out of segments" },
   "internal-error": { status: 500, title: "Internal error" },

@@ -164,7 +164,8 @@ export function registerPools(app: DoorApp, door: Door): void {
   );
 }
 
-function toBody({ poolId, createdAt, ...pool }: PoolStatus): z.input<typeof Pool> {
+/** A pool as the wire shows it. */
+export function toBody({ poolId, createdAt, ...pool }: PoolStatus): z.input<typeof Pool> {
   return { id: poolId, ...pool, createdAt: createdAt.toISOString() };
 }
 

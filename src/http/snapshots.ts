@@ -248,8 +248,7 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     const untilSealed = c.req.valid("query").wait === "sealed";
     const snapshot = await take(c, door, c.req.valid("json"), untilSealed);
     const location = { location: `/snapshots/${snapshot.snapshotId}` };
-    const { immed } = decodeSnapshotCdb(snapshot.cdb);
-    if (immed || snapshot.status === "pending") return c.json(toBody(snapshot), 202, location);
+    if (!isAnsweredSealed(snapshot)) return c.json(toBody(snapshot), 202, location);
     return c.json(toBody(snapshot), 200, location);
   });
 
@@ -331,12 +330,18 @@ function parseDataOut(hex: string): Uint8Array {
   }
 }
 
+/** Tells whether a snapshot was to be answered when sealed, and is. */
+export function isAnsweredSealed({ cdb, status }: StorageSnapshot): boolean {
+  return !decodeSnapshotCdb(cdb).immed && status !== "pending";
+}
+
 /** A CDB as the wire shows it: its bytes, and what they say. */
 export function toCdbBody(cdb: Uint8Array): z.input<typeof Cdb> {
   return { hex: formatHex(cdb), ...decodeSnapshotCdb(cdb) };
 }
 
-function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
+/** A snapshot as the wire shows it. */
+export function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
   const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, ...rest } = snapshot;
   return {
     id: snapshotId,

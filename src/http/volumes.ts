@@ -231,7 +231,8 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
   });
 }
 
-function toBody(
+/** A volume as the wire shows it. */
+export function toBody(
   { volumeId, name, blockCount, timelineId, mappedSegments, labels, createdAt, pool }: StorageVolume,
 ): z.input<typeof Volume> {
   const { poolId, blockSizeBytes, segmentBlocks } = pool;

@@ -58,8 +58,11 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "database-unavailable": checkCondition(NOT_READY, 0x08, 0x00),
   // Devices stand behind the target, where no initiator addresses them.
   "device-not-found": null,
-  // SPACE ALLOCATION FAILED WRITE PROTECT
   "held": null,
+  // Keys are HTTP's: a SCSI initiator knows its commands by their tags.
+  "idempotency-key-in-progress": null,
+  "idempotency-key-reused": null,
+  // SPACE ALLOCATION FAILED WRITE PROTECT
   "insufficient-space": checkCondition(DATA_PROTECT, 0x27, 0x07),
   // An argument that is neither in a CDB nor in a parameter list: those have codes of their own.
   "invalid-argument": null,

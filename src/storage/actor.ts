@@ -2,6 +2,8 @@
  * On whose behalf something is done, as entries, audit records and limits need it.
  */
 
+import type { KeyClaim } from "./idempotency.ts";
+
 export interface Actor {
   readonly clientId: string;
   readonly clientName: string;
@@ -9,6 +11,8 @@ export interface Actor {
   readonly priority: number;
   /** By which front door and command the request came, for the audit: `http POST /snapshots`. */
   readonly origin: string;
+  /** Of the idempotency key that the request came with. */
+  readonly claim?: KeyClaim;
 }
 
 /** The system itself, which creates the first pool. */

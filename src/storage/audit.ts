@@ -2,7 +2,7 @@
  * The audit: who did what, when, by which command.
  *
  * Invariant, *told truthfully* (9): a record is written in the transaction it speaks of. What was refused left no
- * trace, so it has no record.
+ * trace, so it has no record. The same call tells a request's idempotency key what was done.
  */
 
 import { and, asc, eq, gt } from "drizzle-orm";
@@ -12,6 +12,7 @@ import { StorageError } from "../errors.ts";
 import type { PhaseRecord } from "../scsi/phases.ts";
 import type { ScsiStatus } from "../scsi/sense.ts";
 import type { Actor } from "./actor.ts";
+import { recordOutcome } from "./idempotency.ts";
 import { createId, isId } from "./identifier.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 
@@ -59,13 +60,24 @@ export interface AuditRecord {
 /** What {@linkcode appendAudit} is told besides who asked. */
 export type NewAuditRecord =
   & Pick<AuditRecord, "poolId" | "at" | "action" | "targetId" | "targetName" | "command">
-  & { readonly auditId?: string };
+  & {
+    readonly auditId?: string;
+    /** Where in the queue it was, of what has no command that says so. */
+    readonly sequence?: number;
+  };
 
 /** Writes a record and answers its id. */
 export async function appendAudit(tx: Transaction, actor: Actor, record: NewAuditRecord): Promise<string> {
   const auditId = record.auditId ?? createId();
-  const { command } = record;
-  await tx.$client`
+  const { command, poolId, action, targetId } = record;
+  const sequence = command?.markerSequence ?? record.sequence;
+  const recorded = recordOutcome(tx, actor, {
+    poolId,
+    action,
+    targetId,
+    ...(sequence === undefined ? {} : { sequence }),
+  });
+  const inserted = tx.$client`
     insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, target_name, cdb,
       data_out, scsi_status, phases, marker_sequence)
     values (${record.poolId}, ${auditId}, ${record.at.toISOString()}, ${actor.clientId}, ${actor.clientName},
@@ -75,6 +87,7 @@ export async function appendAudit(tx: Transaction, actor: Actor, record: NewAudi
       ${command?.dataOut ?? null}, ${command?.scsiStatus ?? null},
       ${command === undefined ? null : JSON.stringify(command.phases)}::text::jsonb,
       ${command?.markerSequence ?? null})`;
+  await Promise.all([recorded, inserted]);
   return auditId;
 }
 

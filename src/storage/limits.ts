@@ -51,4 +51,12 @@ export interface StorageLimits {
   readonly rememberedVolumesMax: number;
   /** How long one is remembered. */
   readonly rememberedVolumesMs: number;
+  /** How long an idempotency key is kept. */
+  readonly idempotencyKeptMs: number;
+  /** How long an attempt has its key before another takes over. */
+  readonly idempotencyLeaseMs: number;
+  /** Longest answer that is stored with a key. */
+  readonly idempotencyAnswerCharactersMax: number;
+  /** Keys whose time is over that a new one removes. */
+  readonly idempotencySweepKeys: number;
 }

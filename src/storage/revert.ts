@@ -86,9 +86,10 @@ async function tell(
   volume: Volume,
   { snapshotId, head, at }: { snapshotId: string; head: PoolHead; at: Date },
 ): Promise<void> {
-  await appendAudit(tx, actor, toVolumeAudit(volume, "volume.revert", at));
+  const { sequenceAppended: sequence } = head;
+  await appendAudit(tx, actor, { ...toVolumeAudit(volume, "volume.revert", at), sequence });
   const event = toVolumeEvent(volume, "volume.reverted", at);
-  const body = { ...event.body, snapshotId, sequence: head.sequenceAppended };
+  const body = { ...event.body, snapshotId, sequence };
   await appendEvent(tx, volume.pool.poolId, { ...event, body });
 }
 

@@ -29,6 +29,7 @@ import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
+import { IdempotencyKeys } from "./idempotency.ts";
 import { type LabelPatch, type Labels, parseLabelSelectors, requireLabels } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page, PageRequest } from "./page.ts";
@@ -142,6 +143,7 @@ const READINESS_MS_MAX = 2_000;
 
 export class Storage implements AsyncDisposable {
   readonly database: Database;
+  readonly idempotency: IdempotencyKeys;
   readonly #limits: StorageLimits;
   readonly #clock: () => Date;
   readonly #feed: EventFeed;
@@ -156,6 +158,7 @@ export class Storage implements AsyncDisposable {
     this.database = options.database;
     this.#limits = options.limits;
     this.#clock = options.clock ?? (() => new Date());
+    this.idempotency = new IdempotencyKeys(options.database, options.limits, this.#clock);
     this.#feed = new EventFeed(options.database);
     if (options.flusher) {
       const onFault = options.onFault ?? (() => {});

@@ -21,6 +21,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0008_covered.sql",
         "0009_label.sql",
         "0010_space.sql",
+        "0011_idempotency.sql",
       ],
       [],
       [],

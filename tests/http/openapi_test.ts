@@ -113,6 +113,19 @@ Deno.test("openapi.yaml demands the token everywhere but at the health checks", 
   }
 });
 
+Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes, and to nothing else", () => {
+  const keyed = operations.filter(([, { parameters = [] }]) =>
+    parameters.some(({ $ref }: { $ref?: string }) => $ref === "#/components/parameters/IdempotencyKey")
+  ).map(([route]) => route);
+  const creating = operations.filter(([route, { requestBody }]) =>
+    route.startsWith("POST") && requestBody?.content["application/json"] !== undefined &&
+    !route.endsWith("/writes")
+  ).map(([route]) => route);
+  assertEquals(keyed, creating);
+  assertEquals(keyed.length >= 5, true);
+  assertEquals(document.components.parameters.IdempotencyKey.in, "header");
+});
+
 // What is answered
 
 /** A validator of the document's schemas, which take nothing that is not documented. */

@@ -58,6 +58,7 @@ export const UNAUTHORIZED: Refusal = {
 };
 
 const STATUSES_TO_RETRY = [503];
+const CODES_TO_RETRY = ["idempotency-key-in-progress"];
 /** What must never be told: SQL, places in the program, the token. */
 const SECRETS = new RegExp(`select |insert |postgres|drizzle|\\.ts\\b|/src/|node_modules|${DOOR_TOKEN}`, "i");
 
@@ -73,7 +74,8 @@ export function assertProblem(answer: Answer, { status, code, scsi, headers = {}
   assertMatch(body.requestId, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/);
   assertEquals(answer.headers.get("x-request-id"), body.requestId);
   assertEquals(SECRETS.test(JSON.stringify(body)), false, `it tells too much: ${JSON.stringify(body)}`);
-  assertEquals(answer.headers.has("retry-after"), STATUSES_TO_RETRY.includes(status));
+  const passes = STATUSES_TO_RETRY.includes(status) || CODES_TO_RETRY.includes(code);
+  assertEquals(answer.headers.has("retry-after"), passes);
   for (const [name, value] of Object.entries(headers)) assertEquals(answer.headers.get(name), value);
 }
 

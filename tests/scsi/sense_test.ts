@@ -23,6 +23,8 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "database-unavailable": "2/08h/00h",
   "device-not-found": null,
   "held": null,
+  "idempotency-key-in-progress": null,
+  "idempotency-key-reused": null,
   "insufficient-space": "7/27h/07h",
   "invalid-argument": null,
   "lba-out-of-range": "5/21h/00h",
