@@ -7,10 +7,19 @@ import { decodeSnapshotCdb, formatHex, parseCdbHex } from "../scsi/cdb.ts";
 import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
 import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
 import { HOLD_REASON_LENGTH_MAX } from "../storage/hold.ts";
+import { PREVIEW_CLIENTS_MAX } from "../storage/seal_preview.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
 import type { SnapshotSpace } from "../storage/space.ts";
 import { answerBlocks } from "./blocks.ts";
-import { type Door, type DoorApp, type DoorContext, OCTETS, toActor, whileConnected } from "./door.ts";
+import {
+  type Client,
+  type Door,
+  type DoorApp,
+  type DoorContext,
+  OCTETS,
+  toActor,
+  whileConnected,
+} from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,
@@ -50,11 +59,29 @@ export const Cdb = z.object({
   blockCount: Count.openapi({ description: "0: to the end of the volume" }),
 }).openapi("Cdb");
 
+/** What events tell of it too. */
 export const Progress = z.object({
   entriesAhead: Count.openapi({ description: "Entries still to leave the queue ahead of the marker" }),
   bytesAhead: Count,
   bytesPerSecond: Count.openapi({ description: "The flusher's rate of late; 0 before it is known" }),
   etaSeconds: z.number().optional(),
+});
+
+const ClientAhead = z.object({
+  clientId: Id.optional(),
+  name: z.string().optional().openapi({ description: "Of the client that asks" }),
+  entriesAhead: Count,
+  bytesAhead: Count,
+}).openapi("ClientAhead");
+
+const SealProgress = z.object({
+  ...Progress.shape,
+  byClient: z.array(ClientAhead).optional().openapi({
+    description:
+      `What is ahead of the marker, by client, the largest first; behind the first ${PREVIEW_CLIENTS_MAX}, all others ` +
+      "together as one item without an id. Of a pending snapshot that is looked at by itself; the items add up to " +
+      "`entriesAhead` and `bytesAhead`",
+  }),
 }).openapi("Progress");
 
 const Snapshot = z.object({
@@ -76,7 +103,7 @@ const Snapshot = z.object({
     }),
     volumeBlocks: Count.openapi({ description: "Blocks that the volume had" }),
   })),
-  progress: Progress,
+  progress: SealProgress,
   space: z.object({
     uniqueBytes: Count.openapi({ description: "What comes back when it alone goes, as of the last count" }),
     sharedBytes: Count.openapi({ description: "What it reads besides" }),
@@ -176,7 +203,7 @@ const getRoute = createRoute({
   method: "get",
   path: "/snapshots/{snapshot}",
   operationId: "getSnapshot",
-  summary: "A snapshot, with its progress while it is pending",
+  summary: "A snapshot, with its progress while it is pending, also by client",
   tags: ["snapshots"],
   request: { params, query: PoolQuery },
   responses: { 200: jsonResponse("The snapshot", Snapshot), default: PROBLEM_RESPONSE },
@@ -259,8 +286,8 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
   });
 
   app.openapi(getRoute, async (c) => {
-    const snapshot = await storage.getSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
-    return c.json(toBody(snapshot), 200);
+    const snapshot = await storage.previewSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
+    return c.json(nameClient(toBody(snapshot), c.get("client")), 200);
   });
 
   app.openapi(changeRoute, async (c) => {
@@ -338,6 +365,15 @@ export function isAnsweredSealed({ cdb, status }: StorageSnapshot): boolean {
 /** A CDB as the wire shows it: its bytes, and what they say. */
 export function toCdbBody(cdb: Uint8Array): z.input<typeof Cdb> {
   return { hex: formatHex(cdb), ...decodeSnapshotCdb(cdb) };
+}
+
+/** Names the client that asks, which is the one whose name is known. */
+function nameClient(
+  { progress: { byClient, ...progress }, ...snapshot }: z.input<typeof Snapshot>,
+  { clientId, clientName: name }: Client,
+): z.input<typeof Snapshot> {
+  const named = byClient?.map((share) => share.clientId === clientId ? { ...share, name } : share);
+  return { ...snapshot, progress: { ...progress, ...given({ byClient: named }) } };
 }
 
 /** A snapshot as the wire shows it. */

@@ -58,6 +58,15 @@ export interface SealProgress {
   readonly bytesPerSecond: number;
   /** Absent while the rate is not known. */
   readonly etaSeconds?: number;
+  /** The same by client, the largest first, where that was looked for. */
+  readonly byClient?: ClientShare[];
+}
+
+/** What a client has ahead of a marker; without an id, what several have together. */
+export interface ClientShare {
+  readonly clientId?: string;
+  readonly entriesAhead: number;
+  readonly bytesAhead: number;
 }
 
 export interface Snapshot {
@@ -415,7 +424,14 @@ export function toProgress(
   // No entry behind the oldest marker is ever flushed before it, so all that was flushed was ahead of this one.
   const entriesAhead = Math.max(0, markerSequence - 1 - tail.entriesFlushed);
   const bytesAhead = Math.max(0, bytesBefore - tail.bytesFlushed);
-  const { bytesPerSecond } = tail;
+  return estimateSeal({ entriesAhead, bytesAhead }, tail.bytesPerSecond);
+}
+
+/** How long what is ahead of a marker takes at that rate. */
+export function estimateSeal(
+  { entriesAhead, bytesAhead }: ClientShare,
+  bytesPerSecond: number,
+): SealProgress {
   return {
     entriesAhead,
     bytesAhead,

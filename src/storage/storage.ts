@@ -65,6 +65,7 @@ import {
   type Snapshot,
   type SnapshotPlace,
 } from "./snapshot.ts";
+import { previewSeal } from "./seal_preview.ts";
 import { changeSnapshot, type SnapshotChange } from "./snapshot_change.ts";
 import { deleteSnapshot } from "./snapshot_delete.ts";
 import { SpaceCounter } from "./space_counter.ts";
@@ -584,6 +585,11 @@ export class Storage implements AsyncDisposable {
 
   async getSnapshot(reference: string, pool?: string): Promise<Snapshot> {
     return await getSnapshot(this.database, reference, await this.#poolId(pool));
+  }
+
+  /** The same; while it is pending also with what is ahead of its marker, by client. */
+  async previewSnapshot(reference: string, pool?: string): Promise<Snapshot> {
+    return await previewSeal(this.database, await this.getSnapshot(reference, pool));
   }
 
   /** @param labels which a snapshot must carry, as `key` or `key=value`. */

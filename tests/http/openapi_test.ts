@@ -250,15 +250,19 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   }
 });
 
-Deno.test("a queue of writes, trims and markers is listed as openapi.yaml documents", async () => {
+Deno.test("a queue of writes, trims and markers is listed, and told by client, as openapi.yaml documents", async () => {
   await using door = await createTestDoor();
   await createTestVolume(door, "v");
   await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 1, 512) });
   await door.call("DELETE", "/volumes/v/blocks/0");
-  await door.call("POST", "/snapshots", { json: { volumes: ["v"] } });
+  const { body: { id } } = await door.call("POST", "/snapshots", { json: { volumes: ["v"] } });
+  const validate = createValidator();
   const answer = await door.call("GET", "/pools/main/cache");
   assertEquals(answer.body.entries.length, 3);
-  assertEquals(createValidator()(pointerTo("GET /pools/{pool}/cache", answer), answer.body), []);
+  assertEquals(validate(pointerTo("GET /pools/{pool}/cache", answer), answer.body), []);
+  const snapshot = await door.call("GET", `/snapshots/${id}`);
+  assertEquals(snapshot.body.progress.byClient.length, 1);
+  assertEquals(validate(pointerTo("GET /snapshots/{snapshot}", snapshot), snapshot.body), []);
 });
 
 Deno.test("a WebSocket's messages are what openapi.yaml documents", async () => {

@@ -2,6 +2,7 @@
 
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { STORAGE_LIMITS } from "../../src/config.ts";
+import { ADMIN } from "../../src/token.ts";
 import {
   createTestDoor,
   createTestPool,
@@ -11,6 +12,7 @@ import {
   until,
 } from "../support/door.ts";
 import { fill, readStamps } from "../support/history.ts";
+import { BLOCK_BYTES, TESTER } from "../support/storage.ts";
 import { readPages } from "./paging.ts";
 import { assertProblem, type Refusal, sense } from "./problem.ts";
 
@@ -76,8 +78,27 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
     },
   });
   assertEquals(answer.headers.get("location"), `/snapshots/${id}`);
-  assertEquals((await door.call("GET", `/snapshots/${id}`)).body, answer.body);
-  assertEquals((await door.call("GET", "/snapshots/nightly")).body, answer.body);
+  const byClient = [{ clientId: ADMIN.clientId, name: "admin", entriesAhead: 2, bytesAhead: 4096 }];
+  const looked = { ...answer.body, progress: { ...answer.body.progress, byClient } };
+  assertEquals((await door.call("GET", `/snapshots/${id}`)).body, looked);
+  assertEquals((await door.call("GET", "/snapshots/nightly")).body, looked);
+  const { body: { snapshots } } = await door.call("GET", "/snapshots?pool=whole");
+  assertEquals(snapshots, [answer.body]);
+});
+
+Deno.test("GET /snapshots/{snapshot} names the client that asks, and no other", async () => {
+  await createTestPool(door, "shared");
+  await createTestVolume(door, "shared-v", { pool: "shared" });
+  await put("shared-v", 0, 1);
+  const other = { ...TESTER, clientId: "00000000-0000-7000-8000-0000000000bb" };
+  const data = fill(1, 2, BLOCK_BYTES);
+  await door.system.storage.append(other, "shared-v", undefined, [{ lba: 4, data }]);
+  const { id } = await take({ volumes: ["shared-v"] });
+  const { body } = await door.call("GET", `/snapshots/${id}`);
+  assertEquals(body.progress.byClient, [
+    { clientId: other.clientId, entriesAhead: 1, bytesAhead: 1024 },
+    { clientId: ADMIN.clientId, name: "admin", entriesAhead: 1, bytesAhead: 512 },
+  ]);
 });
 
 Deno.test("GET /snapshots/{snapshot} follows the marker to the seal, step by step", async () => {
@@ -366,8 +387,10 @@ Deno.test("GET /snapshots lists the snapshots of one pool or of all by pages, in
   assertEquals(await read("/snapshots?pool=p", 2), [["e", "c"], ["b"]]);
   assertEquals(await read("/snapshots?pool=main", 1), [["d"]]);
   const { body } = await own.call("GET", "/snapshots?pool=main");
-  const { space, ...shown } = (await own.call("GET", "/snapshots/d")).body;
-  assertEquals([body.snapshots, space], [[shown], { uniqueBytes: 0, sharedBytes: 0 }]);
+  const { space, ...looked } = (await own.call("GET", "/snapshots/d")).body;
+  assertEquals([looked.progress.byClient, space], [[], { uniqueBytes: 0, sharedBytes: 0 }]);
+  delete looked.progress.byClient;
+  assertEquals(body.snapshots, [looked]);
 });
 
 Deno.test("GET /snapshots/{snapshot} demands ?pool= for a name that two pools use", async () => {
