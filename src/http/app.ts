@@ -48,7 +48,7 @@ export function createApp(door: Door): DoorApp {
   app.use(requireClient(door));
   app.use(readBody(door));
   app.use(requireJson());
-  app.use(repeatAnswers(door));
+  app.use(repeatAnswers(door, takesJson));
   registerPools(app, door);
   registerDevices(app, door);
   registerVolumes(app, door);

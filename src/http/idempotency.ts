@@ -27,11 +27,15 @@ export function takesKey(method: string, path: string): boolean {
   return method === "POST" && !path.endsWith("/writes");
 }
 
-/** Answers a request whose key was used before as it was answered then. */
-export function repeatAnswers(door: Door) {
+/**
+ * Answers a request whose key was used before as it was answered then.
+ *
+ * @param takesJson whether the request's body is JSON, which has been read; of any other, keys are ignored.
+ */
+export function repeatAnswers(door: Door, takesJson: (c: DoorContext) => boolean) {
   return createMiddleware<DoorEnv>(async (c, next) => {
     const header = c.req.header("idempotency-key");
-    if (header === undefined || !isKeyed(c)) return await next();
+    if (header === undefined || !takesJson(c) || !isKeyed(c)) return await next();
     const { storage } = door;
     const key = parseKey(header);
     const claimed = await storage.idempotency.claim(c.get("client").clientId, key, await digest(c));
@@ -48,10 +52,7 @@ export function repeatAnswers(door: Door) {
 }
 
 function isKeyed(c: DoorContext): boolean {
-  const { method, path } = c.req;
-  const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
-  return takesKey(method, path) && type === "application/json" &&
-    matchedRoutes(c).some((route) => route.method !== "ALL");
+  return takesKey(c.req.method, c.req.path) && matchedRoutes(c).some((route) => route.method !== "ALL");
 }
 
 /** A string of RFC 9651, or the bare form that most clients send: visible characters but those that would mean something. */
