@@ -50,6 +50,18 @@ export const STORAGE_LIMITS: StorageLimits = {
   labelsMax: 64,
   // Each is one more look-up for every thing that a page looks at.
   labelSelectorsMax: 16,
+  // One for each of many volumes; their runs may all be due at midnight, and are markers one after the other.
+  schedulesMax: 1_000,
+  // One parameter list holds three times as many.
+  scheduleVolumesMax: 1_024,
+  // Each run is a marker, an epoch and a handful of rows: what is wanted oftener is a copy, not a snapshot.
+  scheduleEverySecondsMin: 10,
+  // A schedule that another process has made is noticed so late.
+  schedulePollMs: 1_000,
+  // Between two sweeps it sees that it is to stop, and what retention is due.
+  scheduleRunsMax: 64,
+  // Each takes the pool's lock for itself, for a moment.
+  retentionStepMax: 32,
   rememberedVolumesMax: 10_000,
   // Another process may give a name away, or to a second pool; a look-up a second for each name is nothing.
   rememberedVolumesMs: 1_000,

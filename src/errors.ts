@@ -30,6 +30,7 @@ export const ERROR_CODES = [
   "parameter-list-length-invalid",
   "pool-not-found",
   "request-too-large",
+  "schedule-not-found",
   "snapshot-not-found",
   "timed-out",
   "too-busy",

@@ -11,8 +11,8 @@ import { work } from "./commands/worker.ts";
 import { readConfig } from "./config.ts";
 
 const USAGE = `Usage: main.ts COMMAND
-  serve [--no-flusher]   serve HTTP, and flush unless told not to
-  worker                 flush in a process of its own
+  serve [--no-flusher]   serve HTTP; flush, reclaim and run schedules unless told not to
+  worker                 flush, reclaim and run schedules in a process of its own
   migrate                bring the database to this version's schema
   openapi [--check]      write openapi.yaml, or check that it is up to date
   demo [--url URL]       play a snapshot in the middle of writing, on a server of its own or on the one at URL

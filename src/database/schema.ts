@@ -157,6 +157,7 @@ export const snapshots = pgTable("snapshots", {
   sealedAt: moment("sealed_at"),
   heldUntil: moment("held_until"),
   holdReason: text("hold_reason"),
+  scheduleId: uuid("schedule_id"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const snapshotVolumes = pgTable("snapshot_volumes", {
@@ -236,3 +237,27 @@ export const labels = pgTable("labels", {
   value: text("value").notNull(),
   kind: text("kind", { enum: ["volume", "snapshot"] }).notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.targetId, table.key] })]);
+
+export const schedules = pgTable("schedules", {
+  poolId: uuid("pool_id").notNull(),
+  scheduleId: uuid("schedule_id").notNull(),
+  name: text("name").notNull(),
+  volumeIds: uuid("volume_ids").array(),
+  label: text("label"),
+  cron: text("cron"),
+  every: text("every"),
+  timeZone: text("time_zone").notNull(),
+  keep: jsonb("keep"),
+  skipUnchanged: boolean("skip_unchanged").notNull(),
+  snapshotName: text("snapshot_name").notNull(),
+  labels: jsonb("labels").notNull(),
+  paused: boolean("paused").notNull(),
+  createdAt: moment("created_at").notNull(),
+  revision: count("revision").notNull().default(0),
+  nextRunAt: moment("next_run_at"),
+  lastRunAt: moment("last_run_at"),
+  lastSnapshotId: uuid("last_snapshot_id"),
+  lastError: text("last_error"),
+  retentionsAsked: count("retentions_asked").notNull().default(0),
+  retentionsDone: count("retentions_done").notNull().default(0),
+}, (table) => [primaryKey({ columns: [table.poolId, table.scheduleId] })]);

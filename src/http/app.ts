@@ -27,6 +27,7 @@ import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
+import { registerSchedules } from "./schedules.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -55,6 +56,7 @@ export function createApp(door: Door): DoorApp {
   registerBlocks(app, door);
   registerRanges(app, door);
   registerSnapshots(app, door);
+  registerSchedules(app, door);
   registerImage(app, door);
   registerImageUpload(app, door);
   registerAudit(app, door);
@@ -143,10 +145,10 @@ function requireJson() {
   });
 }
 
-/** Of the other bodies, PUTs are octets, and a flush has none. */
+/** Of the other bodies, PUTs are octets; a flush and a run have none. */
 function takesJson({ req: { method, path } }: DoorContext): boolean {
   if (method === "PUT") return path.endsWith("/hold");
-  return method === "PATCH" || (method === "POST" && !path.endsWith("/flush"));
+  return method === "PATCH" || (method === "POST" && !/\/(flush|run)$/.test(path));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

@@ -24,12 +24,13 @@ export function describeDoor(app: DoorApp): object {
     },
     servers: [{ url: "/" }],
     security: [{ bearer: [] }],
-    tags: ["pools", "devices", "volumes", "blocks", "snapshots", "audit", "events", "health"].map((name) => ({
-      name,
-    })),
+    tags: ["pools", "devices", "volumes", "blocks", "snapshots", "schedules", "audit", "events", "health"]
+      .map((name) => ({
+        name,
+      })),
   });
   for (const [path, { post }] of Object.entries(document.paths ?? {})) {
-    if (post === undefined || !takesKey("POST", path) || !takesJson(post.requestBody)) continue;
+    if (post === undefined || !takesKey("POST", path, takesJson(post.requestBody))) continue;
     post.parameters = [...post.parameters ?? [], { $ref: "#/components/parameters/IdempotencyKey" }];
   }
   return document;

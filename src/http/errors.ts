@@ -59,6 +59,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "pool-not-found": { status: 404, title: "No such pool" },
   "range-not-satisfiable": { status: 416, title: "No such range" },
   "request-too-large": { status: 413, title: "The request is too large" },
+  "schedule-not-found": { status: 404, title: "No such schedule" },
   "snapshot-not-found": { status: 404, title: "No such snapshot" },
   "timed-out": { status: 504, title: "Timed out" },
   "too-busy": { status: 503, title: "Too many writes wait for their commit", retryAfterSeconds: 1 },

@@ -115,6 +115,36 @@ export const Event = z.union([
     }),
   ),
   message(
+    "ScheduleEvent",
+    ["schedule.created", "schedule.changed", "schedule.deleted"],
+    {},
+    z.object({ scheduleId: Id, name: Name }),
+  ),
+  message(
+    "ScheduleRanEvent",
+    ["schedule.ran"],
+    { snapshotId: Id },
+    z.object({ scheduleId: Id, name: Name, snapshotName: Name }),
+  ),
+  message(
+    "ScheduleSkippedEvent",
+    ["schedule.skipped"],
+    {},
+    z.object({
+      scheduleId: Id,
+      name: Name,
+      reason: z.enum(["no-volume", "unchanged"]).openapi({
+        description: "There is no volume to cover, or none has changed since the last snapshot",
+      }),
+    }),
+  ),
+  message(
+    "ScheduleFailedEvent",
+    ["schedule.failed"],
+    {},
+    z.object({ scheduleId: Id, name: Name, message: z.string() }),
+  ),
+  message(
     "ReclaimProgressEvent",
     ["reclaim.progress"],
     {},

@@ -2,7 +2,7 @@
  * `Idempotency-Key`: a POST that creates, sent again under the same key, is answered as the first time and does nothing twice.
  *
  * It stands in front of the routes, which know nothing of it but that the actor carries the key: so it covers each POST with a JSON
- * body, also those that are still to come. Blocks are no such thing: a write tells its sequence, and has no audit record.
+ * body, also those that are still to come, and the run of a schedule. Blocks are no such thing: a write tells its sequence, and has no audit record.
  *
  * Kept are successes, and refusals by the storage system, which has looked (404, 409, 422). Not kept are faults (5xx) and what
  * was refused unread (400): with those the key is free again.
@@ -22,9 +22,9 @@ import { remakeAnswer } from "./remade_answer.ts";
 /** Longest key, in characters: a UUID has 36. */
 export const KEY_LENGTH_MAX = 255;
 
-/** Tells whether a route with a JSON body takes a key. */
-export function takesKey(method: string, path: string): boolean {
-  return method === "POST" && !path.endsWith("/writes");
+/** Tells whether a route takes a key. Its body is JSON, or there is none: one that is streamed cannot be compared. */
+export function takesKey(method: string, path: string, isJson: boolean): boolean {
+  return method === "POST" && (isJson ? !path.endsWith("/writes") : path.endsWith("/run"));
 }
 
 /**
@@ -35,7 +35,7 @@ export function takesKey(method: string, path: string): boolean {
 export function repeatAnswers(door: Door, takesJson: (c: DoorContext) => boolean) {
   return createMiddleware<DoorEnv>(async (c, next) => {
     const header = c.req.header("idempotency-key");
-    if (header === undefined || !takesJson(c) || !isKeyed(c)) return await next();
+    if (header === undefined || !isKeyed(c, takesJson(c))) return await next();
     const { storage } = door;
     const key = parseKey(header);
     const claimed = await storage.idempotency.claim(c.get("client").clientId, key, await digest(c));
@@ -51,8 +51,9 @@ export function repeatAnswers(door: Door, takesJson: (c: DoorContext) => boolean
   });
 }
 
-function isKeyed(c: DoorContext): boolean {
-  return takesKey(c.req.method, c.req.path) && matchedRoutes(c).some((route) => route.method !== "ALL");
+function isKeyed(c: DoorContext, isJson: boolean): boolean {
+  return takesKey(c.req.method, c.req.path, isJson) &&
+    matchedRoutes(c).some((route) => route.method !== "ALL");
 }
 
 /** A string of RFC 9651, or the bare form that most clients send: visible characters but those that would mean something. */

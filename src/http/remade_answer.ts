@@ -10,7 +10,8 @@ import type { Storage } from "../storage/storage.ts";
 import { toBody as toDeviceBody } from "./devices.ts";
 import { toBody as toPoolBody } from "./pools.ts";
 import { given } from "./schema.ts";
-import { isAnsweredSealed, toBody as toSnapshotBody } from "./snapshots.ts";
+import { toBody as toScheduleBody } from "./schedules.ts";
+import { isAnsweredSealed, toSnapshotBody } from "./snapshots.ts";
 import { toBody as toVolumeBody } from "./volumes.ts";
 
 type Remake = (storage: Storage, done: Outcome, outcomes: Outcome[]) => Promise<KeptAnswer>;
@@ -28,6 +29,17 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
   },
   "pool.create": async (storage, { targetId }) =>
     answer(201, toPoolBody(await storage.getPool(targetId)), `/pools/${targetId}`),
+  "schedule.change": null,
+  "schedule.create": async (storage, { targetId, poolId }) => {
+    const schedule = await storage.schedules.get(targetId, poolId);
+    return answer(201, toScheduleBody(schedule), `/schedules/${targetId}`);
+  },
+  "schedule.delete": null,
+  "schedule.run": async (storage, { poolId }, outcomes) => {
+    const taken = outcomes.find(({ action }) => action === "snapshot.create");
+    const snapshot = await storage.getSnapshot(taken?.targetId ?? "", poolId);
+    return answer(202, toSnapshotBody(snapshot), `/snapshots/${snapshot.snapshotId}`);
+  },
   "snapshot.cancel": null,
   "snapshot.create": async (storage, { targetId, poolId }) => {
     const snapshot = await storage.getSnapshot(targetId, poolId);

@@ -84,11 +84,12 @@ const SealProgress = z.object({
   }),
 }).openapi("Progress");
 
-const Snapshot = z.object({
+export const Snapshot = z.object({
   id: Id,
   name: Name.optional(),
   description: z.string().optional(),
   labels: Labels,
+  scheduleId: Id.optional().openapi({ description: "The schedule that took it; it may be gone" }),
   poolId: Id,
   status: z.enum(["pending", "sealed", "cancelled", "failed"]),
   sequence: Sequence.openapi({
@@ -275,19 +276,19 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     const untilSealed = c.req.valid("query").wait === "sealed";
     const snapshot = await take(c, door, c.req.valid("json"), untilSealed);
     const location = { location: `/snapshots/${snapshot.snapshotId}` };
-    if (!isAnsweredSealed(snapshot)) return c.json(toBody(snapshot), 202, location);
-    return c.json(toBody(snapshot), 200, location);
+    if (!isAnsweredSealed(snapshot)) return c.json(toSnapshotBody(snapshot), 202, location);
+    return c.json(toSnapshotBody(snapshot), 200, location);
   });
 
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
     const page = await storage.listSnapshots(query.pool, toPageRequest(query, limits, ID_KEY), query.label);
-    return c.json(toPageBody("snapshots", page, toBody), 200);
+    return c.json(toPageBody("snapshots", page, toSnapshotBody), 200);
   });
 
   app.openapi(getRoute, async (c) => {
     const snapshot = await storage.previewSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
-    return c.json(nameClient(toBody(snapshot), c.get("client")), 200);
+    return c.json(nameClient(toSnapshotBody(snapshot), c.get("client")), 200);
   });
 
   app.openapi(changeRoute, async (c) => {
@@ -302,7 +303,7 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
       c.req.valid("query").pool,
       given(change),
     );
-    return c.json(toBody(changed), 200);
+    return c.json(toSnapshotBody(changed), 200);
   });
 
   app.openapi(holdRoute, async (c) => {
@@ -310,7 +311,7 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     const { snapshot } = c.req.valid("param");
     const hold = { until: new Date(until), reason };
     const held = await storage.holdSnapshot(toActor(c), snapshot, c.req.valid("query").pool, hold);
-    return c.json(toBody(held), 200);
+    return c.json(toSnapshotBody(held), 200);
   });
 
   app.openapi(deleteRoute, async (c) => {
@@ -377,7 +378,7 @@ function nameClient(
 }
 
 /** A snapshot as the wire shows it. */
-export function toBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
+export function toSnapshotBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
   const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, ...rest } = snapshot;
   return {
     id: snapshotId,

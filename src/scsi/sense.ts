@@ -84,6 +84,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "pool-not-found": null,
   // INVALID FIELD IN CDB, as SBC-3 has it for a transfer length above the MAXIMUM TRANSFER LENGTH.
   "request-too-large": checkCondition(ILLEGAL_REQUEST, 0x24, 0x00),
+  // Schedules are the system's own: no command names one.
+  "schedule-not-found": null,
   // A snapshot has no logical unit number of its own.
   "snapshot-not-found": null,
   // COMMAND TIMEOUT DURING PROCESSING (SPC-5). The command was given up and left nothing behind, so an initiator

@@ -38,7 +38,7 @@ export function requireName(name: string): void {
  */
 export function requireOne<T>(
   rows: T[],
-  code: "pool-not-found" | "device-not-found" | "volume-not-found" | "snapshot-not-found",
+  code: `${"device" | "pool" | "schedule" | "snapshot" | "volume"}-not-found`,
   reference: string,
 ): T {
   const noun = code.slice(0, code.indexOf("-"));

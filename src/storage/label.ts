@@ -163,6 +163,19 @@ export async function carriesLabels(
   return sql`${id} = any(array(${selectCarrying(kind, poolId, rarestFirst, page)}))`;
 }
 
+/** The ids of the first things of a pool, by id, that carry a label. */
+export async function findCarrying(
+  connection: Connection,
+  kind: LabelledKind,
+  poolId: string,
+  wanted: LabelSelector,
+  itemsMax: number,
+): Promise<string[]> {
+  const found = selectCarrying(kind, poolId, [wanted], { itemsMax: itemsMax - 1 });
+  const rows = await connection.execute<{ target_id: string }>(found);
+  return rows.map((row) => row.target_id);
+}
+
 /** Changes the labels of a thing whose row is locked. Answers what it then has, or nothing if it had just that. */
 export async function patchLabels(
   tx: Transaction,

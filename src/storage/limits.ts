@@ -47,6 +47,18 @@ export interface StorageLimits {
   readonly labelsMax: number;
   /** Labels that a list is filtered by. */
   readonly labelSelectorsMax: number;
+  /** Schedules of one pool. */
+  readonly schedulesMax: number;
+  /** Volumes that a schedule names, or that carry its label. */
+  readonly scheduleVolumesMax: number;
+  /** Least time between two runs of a schedule. */
+  readonly scheduleEverySecondsMin: number;
+  /** How long an idle scheduler waits at most before it looks again. */
+  readonly schedulePollMs: number;
+  /** Runs that a scheduler takes in one sweep. */
+  readonly scheduleRunsMax: number;
+  /** Snapshots that one step of retention removes. */
+  readonly retentionStepMax: number;
   /** Names of volumes that this process remembers the place of. */
   readonly rememberedVolumesMax: number;
   /** How long one is remembered. */

@@ -75,6 +75,8 @@ export interface Snapshot {
   readonly name?: string;
   readonly description?: string;
   readonly labels: Labels;
+  /** The schedule that took it; it may be gone. */
+  readonly scheduleId?: string;
   readonly status: SnapshotStatus;
   /** The marker's sequence: writes below it are inside, all others are not. */
   readonly sequence: number;
@@ -102,6 +104,8 @@ export interface MarkerRequest {
   readonly cdb: Uint8Array;
   readonly dataOut?: Uint8Array;
   readonly labels: Labels;
+  /** The schedule whose run it is. */
+  readonly scheduleId?: string;
   readonly receivedAt: Date;
 }
 
@@ -137,15 +141,15 @@ async function selectVolumes(
 async function insertSnapshot(
   tx: Transaction,
   poolId: string,
-  { snapshotId, name, description, head, at }: Marker,
+  { snapshotId, name, description, scheduleId, head, at }: Marker,
   sequence: number,
   auditId: string,
 ): Promise<void> {
   await tx.$client`
     insert into snapshots (pool_id, snapshot_id, name, description, status, marker_sequence, bytes_before, audit_id,
-      created_at)
+      created_at, schedule_id)
     values (${poolId}, ${snapshotId}, ${name ?? null}, ${description ?? null}, 'pending', ${sequence},
-      ${head.bytesAppended}, ${auditId}, ${at.toISOString()})`;
+      ${head.bytesAppended}, ${auditId}, ${at.toISOString()}, ${scheduleId ?? null})`;
 }
 
 async function insertCovered(
@@ -513,6 +517,7 @@ function toSnapshot(
     ...(snapshot.name === null ? {} : { name: snapshot.name }),
     ...(snapshot.description === null ? {} : { description: snapshot.description }),
     labels,
+    ...(snapshot.scheduleId === null ? {} : { scheduleId: snapshot.scheduleId }),
     status: snapshot.status,
     sequence: snapshot.markerSequence,
     volumes: covered.get(snapshot.snapshotId) ?? [],

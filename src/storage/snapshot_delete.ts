@@ -80,19 +80,22 @@ async function neutralizeMarker(tx: Transaction, poolId: string, sequence: numbe
 /**
  * Deletes a snapshot; one that is pending is cancelled, and stays as a record until it is deleted once more.
  *
+ * @param mayGo has the last word, with the pool and the snapshot locked. Answers what it said.
  * @throws {StorageError} `snapshot-not-found`, `held`.
  */
 export async function deleteSnapshot(
   database: Database,
   actor: Actor,
-  { pool: { poolId }, snapshotId }: SnapshotPlace,
+  { pool: { poolId }, snapshotId }: Pick<SnapshotPlace, "pool" | "snapshotId">,
   at: Date,
-): Promise<void> {
-  await transact(database, async (tx) => {
+  mayGo: (tx: Transaction) => Promise<boolean> = () => Promise.resolve(true),
+): Promise<boolean> {
+  return await transact(database, async (tx) => {
     if (await isPending(tx, poolId, snapshotId)) await lockTail(tx, poolId);
     await lockPool(tx, poolId);
     // Sealed meanwhile, held, or deleted by somebody else.
     const row = await lockSnapshot(tx, poolId, snapshotId);
+    if (!await mayGo(tx)) return false;
     requireNotHeld(row, at);
     const points = await selectPoints(tx, poolId, snapshotId);
     await deleteSpace(tx, poolId, snapshotId);
@@ -107,6 +110,7 @@ export async function deleteSnapshot(
       ...(points.length === 1 ? { volumeId: points[0].volumeId } : {}),
       body: { sequence: row.marker_sequence },
     });
+    return true;
   });
 }
 

@@ -28,6 +28,7 @@ import {
 import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
+import type { HeadMove } from "./head_move.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
 import { type LabelPatch, type Labels, parseLabelSelectors, requireLabels } from "./label.ts";
@@ -45,6 +46,8 @@ import {
 import { readSnapshot } from "./read.ts";
 import { Reader } from "./reader.ts";
 import { Reclaimer } from "./reclaimer.ts";
+import { Scheduler } from "./scheduler.ts";
+import { Schedules } from "./schedules.ts";
 import {
   findLineage,
   findPartsSince,
@@ -94,7 +97,7 @@ export const DEFAULT_POOL = "main";
 export interface StorageOptions {
   readonly database: Database;
   readonly limits: StorageLimits;
-  /** Whether this process flushes and reclaims; if not, another one must. */
+  /** Whether this process flushes, reclaims and runs schedules; if not, another one must. */
   readonly flusher: boolean;
   readonly clock?: () => Date;
   /** Told of faults in the background, which goes on. */
@@ -151,6 +154,8 @@ export class Storage implements AsyncDisposable {
   readonly #flusher?: Flusher;
   readonly #reclaimer?: Reclaimer;
   readonly #spaceCounter?: SpaceCounter;
+  readonly #scheduler?: Scheduler;
+  readonly schedules: Schedules;
   readonly #appenders = new Map<string, Appender>();
   readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
@@ -161,12 +166,26 @@ export class Storage implements AsyncDisposable {
     this.#clock = options.clock ?? (() => new Date());
     this.idempotency = new IdempotencyKeys(options.database, options.limits, this.#clock);
     this.#feed = new EventFeed(options.database);
+    const running = {
+      limits: options.limits,
+      clock: this.#clock,
+      runAlone: <T extends HeadMove>(pool: Pool, move: () => Promise<T>) =>
+        this.#appender(pool).runAlone(move),
+    };
+    this.schedules = new Schedules(options.database, {
+      ...running,
+      defaultPool: DEFAULT_POOL,
+      onChanged: () => this.#scheduler?.wake(),
+      onPlaced: () => this.#flusher?.wake(),
+    });
     if (options.flusher) {
       const onFault = options.onFault ?? (() => {});
       this.#flusher = new Flusher(options.database, { limits: options.limits, clock: this.#clock, onFault });
       const pollMs = options.limits.reclaimPollMs;
       this.#reclaimer = new Reclaimer(options.database, { pollMs, clock: this.#clock, onFault });
       this.#spaceCounter = new SpaceCounter(options.database, { pollMs, clock: this.#clock, onFault });
+      const onRemoved = () => this.#reclaimer?.wake();
+      this.#scheduler = new Scheduler(options.database, { ...running, onFault, onRemoved });
     }
   }
 
@@ -176,10 +195,12 @@ export class Storage implements AsyncDisposable {
     this.#flusher?.start();
     this.#reclaimer?.start();
     this.#spaceCounter?.start();
+    this.#scheduler?.start();
   }
 
   /** Finishes what is under way and stops the background; the database stays open. */
   async stop(): Promise<void> {
+    await this.#scheduler?.stop();
     await Promise.all([...this.#appenders.values()].map((appender) => appender.settled()));
     await Promise.all([this.#flusher?.stop(), this.#reclaimer?.stop(), this.#spaceCounter?.stop()]);
     await this.#feed.stop();

@@ -22,6 +22,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0009_label.sql",
         "0010_space.sql",
         "0011_idempotency.sql",
+        "0012_schedule.sql",
       ],
       [],
       [],

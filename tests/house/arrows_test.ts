@@ -17,7 +17,7 @@ const ARROWS: Record<string, { rooms: string[]; packages: RegExp }> = {
   "log": { rooms: ["config"], packages: /^@logtape/ },
   "main": { rooms: ["commands", "config"], packages: /^@std/ },
   "scsi": { rooms: [], packages: /^$/ },
-  "storage": { rooms: ["database", "scsi"], packages: /^(drizzle-orm|@std)/ },
+  "storage": { rooms: ["database", "scsi"], packages: /^(croner|drizzle-orm|@std)/ },
   "storage/block": { rooms: [], packages: /^$/ },
   "storage/segment": { rooms: [], packages: /^$/ },
   "token": { rooms: ["config"], packages: /^(@std|node:)/ },

@@ -40,6 +40,7 @@ Deno.test.beforeAll(async () => {
   await createTestVolume(door, "w", { blockCount: 64 });
   await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 4, 512) });
   await door.call("POST", "/snapshots", { json: { volumes: ["v"], lba: 8, blockCount: 8, name: "some" } });
+  await door.call("POST", "/schedules", { json: { name: "hourly", volumes: ["v"], every: "PT1H" } });
 });
 Deno.test.afterAll(async () => await door[Symbol.asyncDispose]());
 
@@ -62,6 +63,14 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
   refuses(what, ["GET", `/snapshots/${reference}`], notFound("snapshot-not-found"));
   refuses(what, ["GET", `/snapshots/${reference}/blocks/0`], notFound("snapshot-not-found"));
   refuses(what, ["GET", `/audit/${reference}`], notFound("audit-record-not-found"));
+  refuses(what, ["GET", `/schedules/${reference}`], notFound("schedule-not-found"));
+  refuses(what, ["DELETE", `/schedules/${reference}`], notFound("schedule-not-found"));
+  refuses(what, ["POST", `/schedules/${reference}/run`], notFound("schedule-not-found"));
+  refuses(
+    what,
+    ["PATCH", `/schedules/${reference}`, { json: { paused: true } }],
+    notFound("schedule-not-found"),
+  );
   refuses(what, ["GET", `/volumes?pool=${reference}`], notFound("pool-not-found"));
   refuses(what, ["GET", `/events?volume=${reference}`], VOLUME_NOT_FOUND);
   refuses(what, ["GET", `/events?snapshot=${reference}`], notFound("snapshot-not-found"));
@@ -91,6 +100,7 @@ for (
     refuses("a malformed reference", ["GET", `/volumes/${reference}`], INVALID_REQUEST);
     refuses("a malformed reference", ["PUT", `/volumes/${reference}/blocks/0`, block()], INVALID_REQUEST);
     refuses("a malformed reference", ["GET", `/snapshots/${reference}`], INVALID_REQUEST);
+    refuses("a malformed reference", ["POST", `/schedules/${reference}/run`], INVALID_REQUEST);
   }
   refuses("a malformed reference", ["GET", `/volumes?pool=${reference}`], INVALID_REQUEST);
   refuses("a malformed reference", ["GET", `/events?snapshot=${reference}`], INVALID_REQUEST);
@@ -205,6 +215,8 @@ for (
   refuses(what, ["POST", "/devices", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { text }], INVALID_REQUEST);
+  refuses(what, ["POST", "/schedules", { text }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/schedules/hourly", { text }], INVALID_REQUEST);
 }
 
 for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
@@ -215,6 +227,8 @@ for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
   refuses(what, ["POST", "/devices", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { json }], INVALID_REQUEST);
+  refuses(what, ["POST", "/schedules", { json }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/schedules/hourly", { json }], INVALID_REQUEST);
   // An empty object is a snapshot of pool main.
   if (JSON.stringify(json) !== "{}") refuses(what, ["POST", "/snapshots", { json }], INVALID_REQUEST);
 }
@@ -376,6 +390,9 @@ for (
     ["/snapshots", "GET, HEAD, POST"],
     ["/snapshots/some", "DELETE, GET, HEAD, PATCH"],
     ["/snapshots/some/blocks/0", "GET, HEAD"],
+    ["/schedules", "GET, HEAD, POST"],
+    ["/schedules/hourly", "DELETE, GET, HEAD, PATCH"],
+    ["/schedules/hourly/run", "POST"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],
     ["/events", "GET, HEAD"],
@@ -533,7 +550,7 @@ refuses(
 
 const encode = (text: string) =>
   new TextEncoder().encode(text).toBase64({ alphabet: "base64url", omitPadding: true });
-for (const path of ["/pools", "/devices", "/volumes", "/snapshots", "/audit"]) {
+for (const path of ["/pools", "/devices", "/volumes", "/snapshots", "/schedules", "/audit"]) {
   for (
     const token of [
       "x",

@@ -39,6 +39,8 @@ Deno.test.beforeAll(async () => {
   await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 2, 512) });
   await door.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
   await door.system.drain();
+  const hourly = { name: "hourly", volumes: ["v"], every: "PT1H" };
+  assertEquals((await door.call("POST", "/schedules", { json: hourly })).status, 201);
 });
 Deno.test.afterAll(async () => await door[Symbol.asyncDispose]());
 
@@ -72,6 +74,9 @@ const CREATIONS: [what: string, path: string, body: (name: string) => unknown][]
     "/volumes/v/revert",
     () => ({ snapshot: "s", safetySnapshot: false }),
   ],
+  ["a schedule", "/schedules", (name) => ({ name, volumes: ["v"], every: "PT1H" })],
+  // Snapshots of a schedule are named by the second.
+  ["a schedule's run", "/schedules/hourly/run", () => void pass(1_000)],
 ];
 
 for (const [what, path, toBody] of CREATIONS) {

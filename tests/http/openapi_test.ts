@@ -20,6 +20,7 @@ const text = await Deno.readTextFile(new URL("../../openapi.yaml", import.meta.u
 const document = parse(text) as any;
 
 const ROUTES = [
+  "DELETE /schedules/{schedule}",
   "DELETE /snapshots/{snapshot}",
   "DELETE /volumes/{volume}",
   "DELETE /volumes/{volume}/blocks/{lba}",
@@ -34,6 +35,8 @@ const ROUTES = [
   "GET /pools",
   "GET /pools/{pool}",
   "GET /pools/{pool}/cache",
+  "GET /schedules",
+  "GET /schedules/{schedule}",
   "GET /snapshots",
   "GET /snapshots/{snapshot}",
   "GET /snapshots/{snapshot}/blocks/{lba}",
@@ -45,11 +48,14 @@ const ROUTES = [
   "GET /volumes/{volume}/blocks/{lba}",
   "GET /volumes/{volume}/ranges",
   "GET /volumes/{volume}/segments",
+  "PATCH /schedules/{schedule}",
   "PATCH /snapshots/{snapshot}",
   "PATCH /volumes/{volume}",
   "POST /devices",
   "POST /pools",
   "POST /pools/{pool}/flush",
+  "POST /schedules",
+  "POST /schedules/{schedule}/run",
   "POST /snapshots",
   "POST /volumes",
   "POST /volumes/{volume}/revert",
@@ -113,13 +119,14 @@ Deno.test("openapi.yaml demands the token everywhere but at the health checks", 
   }
 });
 
-Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes, and to nothing else", () => {
+Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes, and to the run of a schedule", () => {
   const keyed = operations.filter(([, { parameters = [] }]) =>
     parameters.some(({ $ref }: { $ref?: string }) => $ref === "#/components/parameters/IdempotencyKey")
   ).map(([route]) => route);
   const creating = operations.filter(([route, { requestBody }]) =>
+    route.endsWith("/run") ||
     route.startsWith("POST") && requestBody?.content["application/json"] !== undefined &&
-    !route.endsWith("/writes")
+      !route.endsWith("/writes")
   ).map(([route]) => route);
   assertEquals(keyed, creating);
   assertEquals(keyed.length >= 5, true);
@@ -230,6 +237,27 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("PUT /snapshots/{snapshot}/hold", "/snapshots/s/hold", {
     json: { until: "2999-01-01T00:00:00Z" },
   });
+  await check("POST /schedules", "/schedules", {
+    json: { name: "nightly", volumes: ["v"], cron: "30 2 * * *", timeZone: "Europe/Berlin" },
+  });
+  await check("POST /schedules", "/schedules", {
+    json: {
+      name: "hourly",
+      pool: "p",
+      label: "env=prod",
+      every: "PT1H",
+      keep: { last: 2 },
+      labels: { a: "b" },
+    },
+  });
+  await check("PATCH /schedules/{schedule}", "/schedules/hourly", {
+    json: { keep: { last: null, for: "P1D" }, paused: true, labels: { a: null } },
+  });
+  await check("POST /schedules/{schedule}/run", "/schedules/nightly/run");
+  await check("POST /schedules/{schedule}/run", "/schedules/hourly/run");
+  await check("GET /schedules", "/schedules?maxResults=1");
+  await check("GET /schedules/{schedule}", "/schedules/nightly?pool=p");
+  await check("DELETE /schedules/{schedule}", "/schedules/hourly");
   await check("DELETE /snapshots/{snapshot}", "/snapshots/s");
   await check("GET /snapshots/{snapshot}", "/snapshots/s");
   await check("GET /events", "/events?pool=p&type=snapshot.held");
@@ -263,6 +291,36 @@ Deno.test("a queue of writes, trims and markers is listed, and told by client, a
   const snapshot = await door.call("GET", `/snapshots/${id}`);
   assertEquals(snapshot.body.progress.byClient.length, 1);
   assertEquals(validate(pointerTo("GET /snapshots/{snapshot}", snapshot), snapshot.body), []);
+});
+
+Deno.test("what schedules do by themselves is told as openapi.yaml documents", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  const schedules = [
+    { name: "runs", volumes: ["v"] },
+    { name: "skips", label: "none" },
+    { name: "fails", volumes: ["v"], snapshotName: "runs-{time}" },
+  ];
+  for (const schedule of schedules) {
+    const { status } = await door.call("POST", "/schedules", { json: { every: "PT1H", ...schedule } });
+    assertEquals(status, 201);
+  }
+  const at = new Date(Date.now() + 2 * 3_600_000);
+  await door.system.createScheduler({ clock: () => at }).sweep();
+  const { body } = await door.call("GET", "/events");
+  const types = body.events.map(({ type }: { type: string }) => type);
+  for (const type of ["schedule.ran", "schedule.skipped", "schedule.failed"]) {
+    assert(types.includes(type), type);
+  }
+  for (
+    const [path, route] of [["/events", "GET /events"], ["/schedules", "GET /schedules"], [
+      "/audit",
+      "GET /audit",
+    ]]
+  ) {
+    const answer = await door.call("GET", path);
+    assertEquals(createValidator()(pointerTo(route, answer), answer.body), []);
+  }
 });
 
 Deno.test("a WebSocket's messages are what openapi.yaml documents", async () => {

@@ -36,6 +36,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "parameter-list-length-invalid": "5/1Ah/00h",
   "pool-not-found": null,
   "request-too-large": "5/24h/00h",
+  "schedule-not-found": null,
   "snapshot-not-found": null,
   "timed-out": "B/2Eh/02h",
   "too-busy": "BUSY",

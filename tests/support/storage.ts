@@ -4,9 +4,11 @@
 
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import type { Actor } from "../../src/storage/actor.ts";
+import { Appender } from "../../src/storage/appender.ts";
 import { Flusher } from "../../src/storage/flusher.ts";
 import type { FlusherOptions } from "../../src/storage/flusher.ts";
 import type { StorageLimits } from "../../src/storage/limits.ts";
+import { Scheduler, type SchedulerOptions } from "../../src/storage/scheduler.ts";
 import { Storage } from "../../src/storage/storage.ts";
 import { createTestDatabase, type TestDatabase } from "./database.ts";
 
@@ -26,6 +28,8 @@ export interface TestStorage extends AsyncDisposable {
   /** Another storage system on the same database, like another server process. */
   openAnother(options?: { limits?: Partial<StorageLimits>; flusher?: boolean }): Promise<Storage>;
   createFlusher(options?: Partial<FlusherOptions>): Flusher;
+  /** A scheduler like that of another process. */
+  createScheduler(options?: Partial<SchedulerOptions>): Scheduler;
   /** Flushes until nothing is left. */
   drain(): Promise<void>;
 }
@@ -61,6 +65,20 @@ export async function createTestStorage(
       },
       ...with_,
     });
+  const createScheduler = (with_: Partial<SchedulerOptions> = {}) => {
+    const clock = with_.clock ?? options.clock ?? (() => new Date());
+    const limits = { ...STORAGE_LIMITS, ...options.limits };
+    return new Scheduler(test.database, {
+      limits,
+      clock,
+      runAlone: (pool, move) => new Appender(test.database, pool, limits, clock, () => {}).runAlone(move),
+      onFault: (error) => {
+        throw error;
+      },
+      onRemoved: () => {},
+      ...with_,
+    });
+  };
   const storage = await open(options);
   await storage.createPool(TESTER, {
     name: "main",
@@ -74,6 +92,7 @@ export async function createTestStorage(
     storage,
     openAnother: open,
     createFlusher,
+    createScheduler,
     drain: async () => {
       const flusher = createFlusher();
       while (await flusher.sweep());
