@@ -16,7 +16,7 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, type AuditAction } from "./audit.ts";
 import { appendEvent, type EventType } from "./event.ts";
-import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { createId, isId, NAME_PATTERN, requireName, requireOne } from "./identifier.ts";
 import { applyLabelPatch, type LabelPatch, type Labels, parseLabelSelector, requireLabels } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
@@ -312,14 +312,17 @@ function requireSettings(name: string, settings: ScheduleSettings, limits: Stora
   requireChoice(settings, limits);
   if (settings.keep !== undefined) requireKeep(settings.keep);
   requireLabels(settings.labels, limits);
-  const { snapshotName } = settings;
-  if (snapshotName.length > SNAPSHOT_NAME_LENGTH_MAX || !snapshotName.includes("{time}")) {
-    throw new StorageError(
-      "invalid-argument",
-      "Cannot name snapshots so: expected a name with {time} in it, or all but the first would have a taken one",
-    );
-  }
-  requireName(toSnapshotName(snapshotName, name, at));
+  requireSnapshotName(settings.snapshotName, name, at);
+}
+
+/** Without the time in it, every snapshot but the first would have a taken name. */
+function requireSnapshotName(template: string, schedule: string, at: Date): void {
+  const isTemplate = template.length <= SNAPSHOT_NAME_LENGTH_MAX && template.includes("{time}");
+  if (isTemplate && NAME_PATTERN.test(toSnapshotName(template, schedule, at))) return;
+  throw new StorageError(
+    "invalid-argument",
+    "Cannot name snapshots so: expected {time} in it, and with that and {schedule} replaced a name of at most 63 characters",
+  );
 }
 
 function requireChoice({ volumeIds, label }: ScheduleSettings, { scheduleVolumesMax }: StorageLimits): void {
