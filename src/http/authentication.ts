@@ -1,6 +1,8 @@
 /**
- * Who comes in: `Authorization: Bearer` (RFC 6750), or for a WebSocket from a browser, which can set no header, the
- * subprotocol `snapmark.bearer.<base64url of the token>` beside `snapmark.v1`.
+ * Who comes in: `Authorization: Bearer` (RFC 6750); for tools that know user names and passwords only, such as qemu's HTTP driver,
+ * `Basic` with the token as password and any user name (RFC 7617); for a WebSocket from a browser, which can set no header, the
+ * subprotocol `snapmark.bearer.<base64url of the token>` beside `snapmark.v1`. Basic is taken and not asked for: a browser that was
+ * asked would keep the password, and send it along with whatever other sites have it request.
  */
 
 import { createMiddleware } from "hono/factory";
@@ -37,17 +39,20 @@ function listSubprotocols(header: string | null | undefined): string[] {
 
 /** The token that a request brings; whether it is valid is another question. */
 export function readToken(headers: Headers): string | undefined {
-  const bearer = /^Bearer ([\x21-\x7e]+)$/i.exec(headers.get("authorization") ?? "");
+  const authorization = headers.get("authorization") ?? "";
+  const bearer = /^Bearer ([\x21-\x7e]+)$/i.exec(authorization);
   if (bearer !== null) return bearer[1];
+  const basic = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(authorization);
+  if (basic !== null) return decode(basic[1], "base64")?.match(/^[^:]*:(.+)$/s)?.[1];
   const offered = listSubprotocols(headers.get("sec-websocket-protocol")).find((protocol) =>
     protocol.startsWith(TOKEN_SUBPROTOCOL)
   );
-  return offered === undefined ? undefined : decodeToken(offered.slice(TOKEN_SUBPROTOCOL.length));
+  return offered === undefined ? undefined : decode(offered.slice(TOKEN_SUBPROTOCOL.length), "base64url");
 }
 
-function decodeToken(text: string): string | undefined {
+function decode(text: string, alphabet: "base64" | "base64url"): string | undefined {
   try {
-    return new TextDecoder().decode(Uint8Array.fromBase64(text, { alphabet: "base64url" }));
+    return new TextDecoder().decode(Uint8Array.fromBase64(text, { alphabet }));
   } catch {
     return undefined;
   }

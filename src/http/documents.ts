@@ -23,7 +23,7 @@ export function describeDoor(app: DoorApp): object {
       license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
     },
     servers: [{ url: "/" }],
-    security: [{ bearer: [] }],
+    security: [{ bearer: [] }, { basic: [] }],
     tags: ["pools", "devices", "volumes", "blocks", "snapshots", "schedules", "audit", "events", "health"]
       .map((name) => ({
         name,
@@ -47,6 +47,11 @@ export function toYaml(document: object): string {
 
 export function registerDocuments(app: DoorApp): void {
   app.openAPIRegistry.registerComponent("securitySchemes", "bearer", { type: "http", scheme: "bearer" });
+  app.openAPIRegistry.registerComponent("securitySchemes", "basic", {
+    type: "http",
+    scheme: "basic",
+    description: "The token as password, and any user name: for tools that know nothing else",
+  });
   app.openAPIRegistry.registerComponent("parameters", "IdempotencyKey", KEY_PARAMETER);
 
   let document: object | undefined;

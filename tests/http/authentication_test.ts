@@ -58,7 +58,12 @@ for (
     "",
     "Bearer",
     "Bearer ",
-    `Basic ${btoa(`admin:${DOOR_TOKEN}`)}`,
+    `Basic ${btoa(DOOR_TOKEN)}`,
+    `Basic ${btoa(`${DOOR_TOKEN}:`)}`,
+    `Basic ${btoa(`admin:${DOOR_TOKEN}x`)}`,
+    `Basic ${btoa(`admin:x:${DOOR_TOKEN}`)}`,
+    `Basic admin:${DOOR_TOKEN}`,
+    `Basic ====`,
     DOOR_TOKEN,
     `Bearer ${DOOR_TOKEN}x`,
     `Bearer ${DOOR_TOKEN.slice(0, -1)}`,
@@ -98,6 +103,13 @@ Deno.test("a token in the query or a cookie is refused with 401", async () => {
   assertProblem(query, UNAUTHORIZED);
   const headers = { cookie: `token=${DOOR_TOKEN}` };
   assertProblem(await door.call("GET", "/pools", { token: null, headers }), UNAUTHORIZED);
+});
+
+Deno.test("the right token passes as the password of any user", async () => {
+  for (const user of ["", "admin", "who"]) {
+    const headers = { authorization: `Basic ${btoa(`${user}:${DOOR_TOKEN}`)}` };
+    assertEquals((await door.call("GET", "/pools", { token: null, headers })).status, 200);
+  }
 });
 
 Deno.test("the right token passes, whatever the case of its scheme, and as a subprotocol", async () => {

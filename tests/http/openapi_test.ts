@@ -112,8 +112,9 @@ Deno.test("openapi.yaml gives every operation an id of its own, a summary, a kno
 });
 
 Deno.test("openapi.yaml demands the token everywhere but at the health checks", () => {
-  assertEquals(document.security, [{ bearer: [] }]);
+  assertEquals(document.security, [{ bearer: [] }, { basic: [] }]);
   assertEquals(document.components.securitySchemes.bearer, { type: "http", scheme: "bearer" });
+  assertEquals(document.components.securitySchemes.basic.scheme, "basic");
   for (const [route, { security }] of operations) {
     assertEquals(security, route.startsWith("GET /health") ? [] : undefined, route);
   }

@@ -7,60 +7,19 @@ import { join } from "@std/path";
 import { Client } from "../support/client.ts";
 import { createTestDatabase } from "../support/database.ts";
 import { below, seeded } from "../support/history.ts";
+import {
+  assertSameBlocks,
+  BLOCK_BYTES,
+  HAS_E2FSPROGS,
+  IMAGE_BYTES,
+  makeImage,
+  run,
+} from "../support/image.ts";
 import { startServerProcess, startWorkerProcess } from "../support/server.ts";
 
-const BLOCK_BYTES = 4096;
-const IMAGE_BYTES = 32 * 1024 * 1024;
 const IMAGE_BLOCKS = IMAGE_BYTES / BLOCK_BYTES;
 /** 1 MiB requests. */
 const REQUEST_BLOCKS = 256;
-
-/** Where the file system's tools are; an ordinary user's PATH often leaves them out. */
-const TOOLS = { PATH: "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin" };
-
-/** Debian's e2fsprogs; a machine without them cannot make the image. */
-async function hasE2fsprogs(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("mke2fs", {
-      args: ["-V"],
-      env: TOOLS,
-      stdout: "null",
-      stderr: "null",
-    }).output())
-      .success;
-  } catch {
-    console.warn("No mke2fs on this machine (package e2fsprogs): the tests of a real image are left out");
-    return false;
-  }
-}
-
-async function run(program: string, ...args: string[]): Promise<void> {
-  const { code, stdout, stderr } = await new Deno.Command(program, {
-    args,
-    env: TOOLS,
-    stdout: "piped",
-    stderr: "piped",
-  })
-    .output();
-  const text = new TextDecoder();
-  if (code !== 0) {
-    throw new Error(`${program} ended with ${code}: ${text.decode(stdout)}${text.decode(stderr)}`);
-  }
-}
-
-/** An ext4 image with some megabytes of files in it. */
-async function makeImage(directory: string): Promise<Uint8Array<ArrayBuffer>> {
-  const files = join(directory, "files");
-  await Deno.mkdir(join(files, "deep", "er"), { recursive: true });
-  const random = seeded(42);
-  for (let index = 0; index < 24; index++) {
-    const bytes = Uint8Array.from({ length: 512 * 1024 }, () => below(random, 256));
-    await Deno.writeFile(join(files, index % 2 === 0 ? "." : "deep/er", `file-${index}`), bytes);
-  }
-  const image = join(directory, "image");
-  await run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", files, image, `${IMAGE_BYTES / 1024}k`);
-  return await Deno.readFile(image);
-}
 
 interface WriteRecord {
   readonly sequence: number;
@@ -74,15 +33,6 @@ function replay(records: WriteRecord[], before = Infinity): Uint8Array {
     if (sequence < before) bytes.set(data, lba * BLOCK_BYTES);
   }
   return bytes;
-}
-
-/** Unlike `assertEquals`, tells the first differing block, and compares megabytes in no time. */
-function assertSameBlocks(actual: Uint8Array, expected: Uint8Array): void {
-  assertEquals(actual.length, expected.length);
-  for (let at = 0; at < actual.length; at += BLOCK_BYTES) {
-    const [a, b] = [actual.subarray(at, at + BLOCK_BYTES), expected.subarray(at, at + BLOCK_BYTES)];
-    if (a.some((byte, index) => byte !== b[index])) throw new Error(`Block ${at / BLOCK_BYTES} differs`);
-  }
 }
 
 async function upload(
@@ -102,7 +52,7 @@ async function upload(
 
 Deno.test({
   name: "a snapshot in the middle of an image's writing is the replay of all writes with a smaller sequence",
-  ignore: !await hasE2fsprogs(),
+  ignore: !HAS_E2FSPROGS,
   fn: async () => {
     const directory = await Deno.makeTempDir({ prefix: "snapmark-test-" });
     await using resources = new AsyncDisposableStack();
@@ -155,7 +105,7 @@ Deno.test({
 
 Deno.test({
   name: "an image that is snapshotted at rest passes e2fsck, whatever is written over it later",
-  ignore: !await hasE2fsprogs(),
+  ignore: !HAS_E2FSPROGS,
   fn: async () => {
     const directory = await Deno.makeTempDir({ prefix: "snapmark-test-" });
     await using resources = new AsyncDisposableStack();
