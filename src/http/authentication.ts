@@ -43,7 +43,8 @@ export function readToken(headers: Headers): string | undefined {
   const bearer = /^Bearer ([\x21-\x7e]+)$/i.exec(authorization);
   if (bearer !== null) return bearer[1];
   const basic = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(authorization);
-  if (basic !== null) return decode(basic[1], "base64")?.match(/^[^:]*:(.+)$/s)?.[1];
+  // Tools that read the password from a file send the end of its line too.
+  if (basic !== null) return decode(basic[1], "base64")?.match(/^[^:]*:([\x21-\x7e]+)\s*$/)?.[1];
   const offered = listSubprotocols(headers.get("sec-websocket-protocol")).find((protocol) =>
     protocol.startsWith(TOKEN_SUBPROTOCOL)
   );

@@ -84,7 +84,7 @@ Deno.test({
     await using resources = new AsyncDisposableStack();
     const { directory, image, url } = await serveImage(resources);
     const [token, copy] = [join(directory, "token"), join(directory, "copy")];
-    await Deno.writeTextFile(token, TEST_TOKEN);
+    await Deno.writeTextFile(token, `${TEST_TOKEN}\n`);
     const source = {
       driver: "raw",
       file: {
