@@ -44,6 +44,9 @@ create index snapshot_space_changed on snapshot_space (pool_id, snapshot_id) whe
 insert into snapshot_space (pool_id, snapshot_id, changed)
   select pool_id, snapshot_id, 1 from snapshots where status in ('pending', 'sealed');
 
--- Snapshots that read a timeline in part.
+-- Snapshots that read every slot of a timeline, and those that read some: the nearest one is found past any number of the
+-- other kind.
+create index snapshot_volumes_whole on snapshot_volumes (pool_id, timeline_id, epoch)
+  where covered @> int8range(0, volume_blocks);
 create index snapshot_volumes_ranged on snapshot_volumes (pool_id, timeline_id, epoch)
   where not covered @> int8range(0, volume_blocks);
