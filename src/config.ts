@@ -40,6 +40,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   flushGatherMs: 100,
   // What another process deletes, or what had to wait for the flusher, is looked at again so late.
   reclaimPollMs: 1_000,
+  // A slow client's MiB takes that long at 2 kB/s; what a killed process has staged takes space for so long.
+  stagingKeptMs: 600_000,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

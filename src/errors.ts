@@ -32,9 +32,11 @@ export const ERROR_CODES = [
   "request-too-large",
   "schedule-not-found",
   "snapshot-not-found",
+  "stream-invalid",
   "timed-out",
   "too-busy",
   "unrelated-snapshots",
+  "volume-changed",
   "volume-not-found",
 ] as const;
 

@@ -261,3 +261,16 @@ export const schedules = pgTable("schedules", {
   retentionsAsked: count("retentions_asked").notNull().default(0),
   retentionsDone: count("retentions_done").notNull().default(0),
 }, (table) => [primaryKey({ columns: [table.poolId, table.scheduleId] })]);
+
+export const stagings = pgTable("stagings", {
+  poolId: uuid("pool_id").notNull(),
+  stagingId: uuid("staging_id").notNull(),
+  volumeId: uuid("volume_id").notNull(),
+  timelineId: count("timeline_id").notNull(),
+  blockCount: count("block_count").notNull(),
+  volumeTimelineId: count("volume_timeline_id").notNull(),
+  volumeBlocks: count("volume_blocks").notNull(),
+  sinceTimelineId: count("since_timeline_id").notNull(),
+  sinceEpoch: count("since_epoch").notNull(),
+  keptUntil: moment("kept_until"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.stagingId] })]);

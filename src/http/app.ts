@@ -20,10 +20,12 @@ import { registerDocuments } from "./documents.ts";
 import type { Door, DoorApp, DoorContext, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { registerEvents } from "./events.ts";
+import { registerExport } from "./export.ts";
 import { registerHealth } from "./health.ts";
 import { repeatAnswers } from "./idempotency.ts";
 import { registerImage } from "./image.ts";
 import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
+import { IMPORT_PATH, registerImport } from "./import.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
@@ -59,6 +61,8 @@ export function createApp(door: Door): DoorApp {
   registerSchedules(app, door);
   registerImage(app, door);
   registerImageUpload(app, door);
+  registerExport(app, door);
+  registerImport(app, door);
   registerAudit(app, door);
   registerEvents(app, door);
 
@@ -89,13 +93,13 @@ function identify(door: Door) {
 
 /**
  * Reads the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
- * it, or end early. Handlers find it in the request's cache; that of an image, which is streamed, reads its own. A request that tells of no body has none (RFC 9112, 6.3).
+ * it, or end early. Handlers find it in the request's cache; one whose body is streamed reads its own. A request that tells of no body has none (RFC 9112, 6.3).
  */
 function readBody({ limits }: Door) {
   const [blocks, json] = [limitBody(limits.blocksBytesMax), limitBody(limits.jsonBytesMax)];
   return createMiddleware<DoorEnv>(async (c, next) => {
     const { headers } = c.req.raw;
-    if (c.req.method === "PUT" && IMAGE_PATH.test(c.req.path)) return await next();
+    if (isStreamed(c)) return await next();
     if (!headers.has("content-length") && !headers.has("transfer-encoding")) return await next();
     if ((c.req.header("content-encoding") ?? "identity").toLowerCase() !== "identity") {
       throw new HttpError("unsupported-media-type", "Cannot take this body: expected no Content-Encoding", {
@@ -145,10 +149,15 @@ function requireJson() {
   });
 }
 
-/** Of the other bodies, PUTs are octets; a flush and a run have none. */
+/** Images and streams are of any length: their handlers read them as they come. */
+function isStreamed({ req: { method, path } }: DoorContext): boolean {
+  return (method === "PUT" && IMAGE_PATH.test(path)) || (method === "POST" && IMPORT_PATH.test(path));
+}
+
+/** Of the other bodies, PUTs are octets, and so is an import; a flush and a run have none. */
 function takesJson({ req: { method, path } }: DoorContext): boolean {
   if (method === "PUT") return path.endsWith("/hold");
-  return method === "PATCH" || (method === "POST" && !/\/(flush|run)$/.test(path));
+  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import)$/.test(path));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

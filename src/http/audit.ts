@@ -75,6 +75,7 @@ const AuditRecord = z.object({
     "volume.label",
     "volume.resize",
     "volume.delete",
+    "volume.import",
     "volume.revert",
     "schedule.change",
     "schedule.create",

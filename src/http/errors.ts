@@ -61,12 +61,14 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "request-too-large": { status: 413, title: "The request is too large" },
   "schedule-not-found": { status: 404, title: "No such schedule" },
   "snapshot-not-found": { status: 404, title: "No such snapshot" },
+  "stream-invalid": { status: 422, title: "The stream is not as its format has it" },
   "timed-out": { status: 504, title: "Timed out" },
   "too-busy": { status: 503, title: "Too many writes wait for their commit", retryAfterSeconds: 1 },
   "too-many-subscribers": { status: 503, title: "Too many subscribers", retryAfterSeconds: 10 },
   "unauthorized": { status: 401, title: "A valid token is required" },
   "unrelated-snapshots": { status: 422, title: "The snapshots are not of one line" },
   "unsupported-media-type": { status: 415, title: "Unsupported media type" },
+  "volume-changed": { status: 409, title: "The volume was written meanwhile" },
   "volume-not-found": { status: 404, title: "No such volume" },
 };
 

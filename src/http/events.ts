@@ -54,12 +54,15 @@ export const Event = z.union([
   message("DeviceEvent", ["device.added"], { deviceId: Id }, z.object({ name: Name, blockCount: Count })),
   message(
     "VolumeEvent",
-    ["volume.created", "volume.resized", "volume.reverted", "volume.deleted"],
+    ["volume.created", "volume.resized", "volume.reverted", "volume.imported", "volume.deleted"],
     { volumeId: Id },
     z.object({
       name: Name,
       blockCount: Count,
-      snapshotId: Id.optional().openapi({ description: "What it was cloned from, or reverted to" }),
+      snapshotId: Id.optional().openapi({
+        description: "What it was cloned from, or reverted to, or has what it was given by an import",
+      }),
+      baseId: Id.optional().openapi({ description: "Of an import: the snapshot it was a difference to" }),
       sourceVolumeId: Id.optional().openapi({ description: "Of a clone: the volume in that snapshot" }),
       sequence: Sequence.optional().openapi({ description: "Of a revert: the last write that it gave up" }),
     }),

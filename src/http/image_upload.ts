@@ -77,7 +77,8 @@ export function registerImageUpload(app: DoorApp, { storage }: Door): void {
   });
 }
 
-function requireOctets(c: DoorContext): void {
+/** @throws {HttpError} `unsupported-media-type` for a body that is not octets as they are. */
+export function requireOctets(c: DoorContext): void {
   const type = (c.req.header("content-type") ?? "").split(";")[0].trim().toLowerCase();
   if (type === OCTETS && (c.req.header("content-encoding") ?? "identity").toLowerCase() === "identity") {
     return;

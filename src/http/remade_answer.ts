@@ -52,6 +52,7 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
   "volume.clone": remakeVolume,
   "volume.create": remakeVolume,
   "volume.delete": null,
+  "volume.import": null,
   "volume.label": null,
   "volume.resize": null,
   "volume.revert": async (storage, { targetId, poolId, sequence }, outcomes) => {

@@ -33,7 +33,7 @@ import {
   toSize,
 } from "./schema.ts";
 
-const Volume = z.object({
+export const Volume = z.object({
   id: Id,
   name: Name,
   poolId: Id,

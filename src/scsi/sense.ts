@@ -88,12 +88,15 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "schedule-not-found": null,
   // A snapshot has no logical unit number of its own.
   "snapshot-not-found": null,
+  // Streams come by doors of other kinds.
+  "stream-invalid": null,
   // COMMAND TIMEOUT DURING PROCESSING (SPC-5). The command was given up and left nothing behind, so an initiator
   // may send it again; where that is not certain the code is outcome-unknown.
   "timed-out": checkCondition(ABORTED_COMMAND, 0x2e, 0x02),
   "too-busy": { status: "BUSY" },
-  // LOGICAL UNIT NOT SUPPORTED
   "unrelated-snapshots": null,
+  "volume-changed": null,
+  // LOGICAL UNIT NOT SUPPORTED
   "volume-not-found": checkCondition(ILLEGAL_REQUEST, 0x25, 0x00),
 };
 

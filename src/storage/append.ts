@@ -45,7 +45,7 @@ export interface Trim {
   readonly trim: number;
 }
 
-/** Writes and trims of one volume, done in order and as one: wholly before or wholly behind any marker. */
+/** Writes and trims of one volume, or of staged contents, done in order and as one: wholly before or wholly behind any marker. */
 export interface AppendRequest {
   readonly volumeId: string;
   readonly clientId: string;
@@ -82,6 +82,7 @@ export type Connect = () => Promise<Connection>;
 
 interface OpenVolumeRow {
   volume_id: string;
+  entries_of: string;
   block_count: number;
   timeline_id: number;
   open_epoch: number;
@@ -95,12 +96,19 @@ async function selectOpenVolumes(
   volumeIds: string[],
 ): Promise<OpenVolume[]> {
   const rows = await $client<OpenVolumeRow[]>`
-    select v.volume_id, v.block_count, v.timeline_id, t.open_epoch,
-      not exists (select from segment_map m where m.pool_id = v.pool_id and m.timeline_id = v.timeline_id) as is_whole
-    from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
-    where v.pool_id = ${poolId} and v.volume_id = any(${volumeIds}::uuid[]) and v.deleted_at is null`;
+    select v.volume_id, v.entries_of, v.block_count, v.timeline_id, t.open_epoch, not exists (
+        select from segment_map m where m.pool_id = ${poolId} and m.timeline_id = v.timeline_id
+      ) as is_whole
+    from (
+      select volume_id, volume_id as entries_of, block_count, timeline_id from volumes
+      where pool_id = ${poolId} and volume_id = any(${volumeIds}::uuid[]) and deleted_at is null
+      union all
+      select staging_id, volume_id, block_count, timeline_id from stagings
+      where pool_id = ${poolId} and staging_id = any(${volumeIds}::uuid[])
+    ) v join timelines t on t.pool_id = ${poolId} and t.timeline_id = v.timeline_id`;
   return rows.map((row) => ({
     volumeId: row.volume_id,
+    entriesOf: row.entries_of,
     blockCount: row.block_count,
     timelineId: row.timeline_id,
     epoch: row.open_epoch,
@@ -432,7 +440,8 @@ function toEntries(
   let sequence = head.sequenceAppended;
   for (const [index, plan] of outcomes.entries()) {
     if (plan instanceof StorageError) continue;
-    const { clientId, priority, volumeId } = requests[index];
+    const { clientId, priority } = requests[index];
+    const { entriesOf: volumeId } = plan.volume;
     for (const run of plan.runs) {
       sequence += 1;
       const segment = run.mapped ? segments.get(plan.volume, run.slot) : undefined;

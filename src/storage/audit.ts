@@ -25,6 +25,7 @@ export type AuditAction =
   | "volume.label"
   | "volume.resize"
   | "volume.delete"
+  | "volume.import"
   | "volume.revert"
   | "schedule.change"
   | "schedule.create"

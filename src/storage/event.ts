@@ -40,6 +40,7 @@ export const EVENT_TYPES = [
   "snapshot.sealed",
   "volume.created",
   "volume.deleted",
+  "volume.imported",
   "volume.labelled",
   "volume.resized",
   "volume.reverted",

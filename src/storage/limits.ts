@@ -35,6 +35,8 @@ export interface StorageLimits {
   readonly flushGatherMs: number;
   /** How long an idle reclaimer waits before it looks again. */
   readonly reclaimPollMs: number;
+  /** How long what is staged is kept without progress. */
+  readonly stagingKeptMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

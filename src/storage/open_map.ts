@@ -17,9 +17,11 @@ import type { FreeSegment } from "./free_list.ts";
 import type { SegmentRef } from "./segment.ts";
 import type { OpenedEpoch } from "./timeline.ts";
 
-/** A volume as appends need it. */
+/** A volume, or staged contents, as appends need it. */
 export interface OpenVolume {
   readonly volumeId: string;
+  /** Whose entries they are in the queue: its own, or for staged contents those of the volume they are for. */
+  readonly entriesOf: string;
   readonly blockCount: number;
   readonly timelineId: number;
   readonly epoch: number;

@@ -12,7 +12,6 @@ import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { BlockRange } from "./block.ts";
 import { newestVersion } from "./block_version.ts";
-import type { CoveredVolume } from "./covered.ts";
 import type { Page } from "./page.ts";
 import type { Pool } from "./pool.ts";
 import { lineageOf, type TimelinePoint } from "./timeline.ts";
@@ -175,12 +174,12 @@ export async function findLineage(
  *
  * @throws {StorageError} `unrelated-snapshots` when it goes back to none.
  */
-export async function findPartsSince(
+export async function findPartsSince<Base extends TimelinePoint>(
   connection: Connection,
   poolId: string,
   target: TimelinePoint,
-  bases: CoveredVolume[],
-): Promise<{ parts: LineagePart[]; base: CoveredVolume }> {
+  bases: Base[],
+): Promise<{ parts: LineagePart[]; base: Base }> {
   const lineage = await selectLineage(connection, poolId, target);
   for (const base of bases) {
     const depth = lineage.findIndex(({ timelineId, epoch }) =>
@@ -198,6 +197,30 @@ export async function findPartsSince(
     "unrelated-snapshots",
     "Cannot compare the snapshots: the base is no earlier moment of what the other one goes back to",
   );
+}
+
+/**
+ * Tells whether a volume was written or trimmed in the parts, whatever it held: whether they map anything, for a slot is mapped by
+ * its first entry.
+ */
+export async function isWritten(
+  { $client }: Connection,
+  poolId: string,
+  parts: LineagePart[],
+): Promise<boolean> {
+  const [{ written }] = await $client<[{ written: boolean }]>`
+    select exists (
+      select from unnest(${parts.map((part) => part.timelineId)}::bigint[], ${
+    parts.map((part) => part.after)
+  }::bigint[],
+        ${parts.map((part) => part.until)}::bigint[]) as p (timeline_id, after, until)
+      cross join lateral (
+        select from segment_map
+        where pool_id = ${poolId} and timeline_id = p.timeline_id and epoch > p.after and epoch <= p.until
+        order by epoch limit 1
+      ) m
+    ) as written`;
+  return written;
 }
 
 /** The blocks that have data, as ascending ranges. The page's key is the LBA to go on from. */

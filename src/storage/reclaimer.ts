@@ -1,5 +1,6 @@
 /**
- * The reclaimer: a worker that takes reclaim steps, one in each pool that has something to reclaim, as long as there is.
+ * The reclaimer: a worker that takes reclaim steps, one in each pool that has something to reclaim, as long as there is; and
+ * drops what was staged by who is gone.
  *
  * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may
  * run. Between two steps it rests as long as the step took, so it never takes more than half of what a pool's tail can do, and
@@ -9,6 +10,7 @@
 import { type Database, transact } from "../database/client.ts";
 import { reclaimStep } from "./reclaim.ts";
 import { type Rest, WorkLoop } from "./work_loop.ts";
+import { dropOverdueStagings } from "./staging.ts";
 
 export interface ReclaimerOptions {
   /** How long it waits when there is nothing to do, or after a fault. */
@@ -48,7 +50,7 @@ export class Reclaimer {
 
   /** One step in each pool; answers whether any did something. */
   async sweep(): Promise<boolean> {
-    let progressed = false;
+    let progressed = await dropOverdueStagings(this.database, this.options.clock());
     for (const poolId of await selectPools(this.database)) {
       if (this.#loop.isStopping) break;
       const { idle } = await transact(this.database, (tx) => reclaimStep(tx, poolId, this.options.clock()));

@@ -9,15 +9,13 @@
  * Unless told not to, a safety snapshot is taken by the same transaction: what the revert gives up is in it.
  */
 
-import { and, eq } from "drizzle-orm";
 import { type Database, transact, type Transaction } from "../database/client.ts";
-import { volumes } from "../database/schema.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { requireWhole } from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
-import { advancePool, lockPool, type PoolHead } from "./pool.ts";
+import { lockPool, type PoolHead } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
 import {
   getCovered,
@@ -27,7 +25,7 @@ import {
   requireNewSnapshotName,
 } from "./snapshot.ts";
 import { createTimeline, EPOCH_LIVE } from "./timeline.ts";
-import { getVolume, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
+import { getVolume, switchTimeline, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
 
 /** What a revert came to. */
 export interface Reverted extends HeadMove {
@@ -69,15 +67,6 @@ export async function revertVolume(
       await tell(tx, actor, reverted, { snapshotId, head, at });
       return toReverted(reverted, { found, head, placed });
     }));
-}
-
-async function switchTimeline(
-  tx: Transaction,
-  { pool: { poolId }, volumeId, timelineId, blockCount }: Volume,
-): Promise<void> {
-  await tx.update(volumes).set({ timelineId, blockCount })
-    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
-  await advancePool(tx, poolId, { mapVersions: 1 });
 }
 
 async function tell(

@@ -47,6 +47,7 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { appendClosedReclaims } from "./reclaim.ts";
 import { getSnapshotSpace, insertSpace, type SnapshotSpace } from "./space.ts";
+import { closeEpochs } from "./timeline.ts";
 
 export type SnapshotStatus = "pending" | "sealed" | "cancelled" | "failed";
 
@@ -170,12 +171,6 @@ async function insertCovered(
   }::bigint[])`;
 }
 
-async function closeEpochs(tx: Transaction, poolId: string, covered: CoveredVolume[]): Promise<void> {
-  await tx.$client`
-    update timelines set open_epoch = open_epoch + 1
-    where pool_id = ${poolId} and timeline_id = any(${covered.map((volume) => volume.timelineId)}::bigint[])`;
-}
-
 function selectSnapshots(connection: Connection) {
   return connection.select({
     snapshot: snapshots,
@@ -245,11 +240,23 @@ export async function requireNewSnapshotName<T>(
     return await take();
   } catch (error) {
     if (!isUniqueViolation(error, "snapshots_name")) throw error;
-    throw new StorageError(
-      "name-taken",
-      `Cannot take snapshot ${name}: the pool has one of that name`,
-    );
+    throw isNameTaken(name);
   }
+}
+
+/** Looks ahead whether a snapshot could have that name. @throws {StorageError} `name-taken`. */
+export async function requireFreeSnapshotName(
+  connection: Connection,
+  poolId: string,
+  name: string,
+): Promise<void> {
+  const taken = await connection.select({ name: snapshots.name }).from(snapshots)
+    .where(and(eq(snapshots.poolId, poolId), eq(snapshots.name, name))).limit(1);
+  if (taken.length > 0) throw isNameTaken(name);
+}
+
+function isNameTaken(name: string | undefined): StorageError {
+  return new StorageError("name-taken", `Cannot take snapshot ${name}: the pool has one of that name`);
 }
 
 interface Marker extends MarkerRequest {
@@ -275,7 +282,7 @@ async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: 
     insertSpace(tx, poolId, snapshotId, covered),
     insertLabels(tx, poolId, { kind: "snapshot", targetId: snapshotId }, labels),
     appendClosedReclaims(tx, poolId, covered, at),
-    closeEpochs(tx, poolId, covered),
+    closeEpochs(tx, poolId, covered.map(({ timelineId }) => timelineId)),
     advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
     appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
     appendEvent(tx, poolId, toEvent(marker, sequence)),
@@ -317,11 +324,15 @@ function toEvent({ snapshotId, name, head, at, covered }: Marker, sequence: numb
 }
 
 /** @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
-export async function getSnapshot(database: Database, reference: string, poolId?: string): Promise<Snapshot> {
-  const rows = await selectSnapshots(database).where(matchSnapshot(reference, poolId)).limit(2);
+export async function getSnapshot(
+  connection: Connection,
+  reference: string,
+  poolId?: string,
+): Promise<Snapshot> {
+  const rows = await selectSnapshots(connection).where(matchSnapshot(reference, poolId)).limit(2);
   const row = requireOne(rows, "snapshot-not-found", reference);
-  const snapshot = toSnapshot(row, await selectCovered(database, [row]));
-  const space = await getSnapshotSpace(database, snapshot.pool, snapshot.snapshotId, snapshot.volumes);
+  const snapshot = toSnapshot(row, await selectCovered(connection, [row]));
+  const space = await getSnapshotSpace(connection, snapshot.pool, snapshot.snapshotId, snapshot.volumes);
   return { ...snapshot, ...(space === undefined ? {} : { space }) };
 }
 
@@ -445,10 +456,13 @@ export function estimateSeal(
 }
 
 /** What each of the snapshots covers, by its id. */
-async function selectCovered(database: Database, rows: SnapshotRow[]): Promise<Map<string, CoveredVolume[]>> {
+async function selectCovered(
+  { $client }: Connection,
+  rows: SnapshotRow[],
+): Promise<Map<string, CoveredVolume[]>> {
   const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
   const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
-  const covered = await database.$client<CoveredRow[]>`
+  const covered = await $client<CoveredRow[]>`
     select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks
     from snapshot_volumes
     where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])

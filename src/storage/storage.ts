@@ -26,11 +26,13 @@ import {
   type SegmentDescriptor,
 } from "./device.ts";
 import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
+import { type Difference, openDifference } from "./difference.ts";
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
 import type { HeadMove } from "./head_move.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
+import { type Imported, type ImportPart, importVolume } from "./import.ts";
 import { type LabelPatch, type Labels, parseLabelSelectors, requireLabels } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page, PageRequest } from "./page.ts";
@@ -360,6 +362,39 @@ export class Storage implements AsyncDisposable {
     return reverted;
   }
 
+  /**
+   * Takes a volume's contents from `parts`, wholly or not at all: all there is, or the difference to a snapshot that it is still
+   * equal to. Takes a snapshot of them.
+   */
+  async importVolume(
+    actor: Actor,
+    reference: string,
+    poolReference: string | undefined,
+    input: Size & { base?: string; snapshotName?: string },
+    parts: AsyncIterable<ImportPart>,
+  ): Promise<Imported> {
+    const volume = await this.getVolume(reference, poolReference);
+    const { pool } = volume;
+    const { base, snapshotName } = input;
+    const baseId = base === undefined
+      ? undefined
+      : (await findSnapshotPlace(this.database, base, pool.poolId)).snapshotId;
+    const context = {
+      database: this.database,
+      appender: this.#appender(pool),
+      limits: this.#limits,
+      clock: this.#clock,
+    };
+    const imported = await importVolume(context, actor, volume, {
+      blockCount: toBlocks(input, pool),
+      ...(baseId === undefined ? {} : { baseId }),
+      ...(snapshotName === undefined ? {} : { snapshotName }),
+    }, parts);
+    this.#flusher?.wake();
+    this.#reclaimer?.wake();
+    return imported;
+  }
+
   async getVolume(reference: string, pool?: string): Promise<Volume> {
     return await getVolume(this.database, reference, await this.#poolId(pool));
   }
@@ -492,6 +527,25 @@ export class Storage implements AsyncDisposable {
       sizeBytes: covered.volumeBlocks * pool.blockSizeBytes,
       read: (range) => readSnapshot(this.database, pool, snapshotId, covered, range),
     };
+  }
+
+  /** A whole volume as a snapshot has it, compared with an earlier snapshot or with zeros, to be read in pieces. */
+  async openDifference(
+    reference: string,
+    poolReference: string | undefined,
+    volume: string | undefined,
+    baseReference: string | undefined,
+  ): Promise<Difference> {
+    const { pool: { poolId }, snapshotId, covered } = await this.#findCovered(
+      reference,
+      poolReference,
+      volume,
+    );
+    const snapshot = await getSnapshot(this.database, snapshotId, poolId);
+    const base = baseReference === undefined
+      ? undefined
+      : await getSnapshot(this.database, baseReference, poolId);
+    return await openDifference(this.database, snapshot, covered, base);
   }
 
   // Ranges

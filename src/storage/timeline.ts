@@ -37,6 +37,23 @@ export async function createTimeline(
 }
 
 /**
+ * Closes the open epochs of timelines, so that what comes from now on can be told from what there is. The pool is locked, and its
+ * map version is to be raised.
+ */
+export async function closeEpochs(tx: Transaction, poolId: string, timelineIds: number[]): Promise<void> {
+  await tx.$client`
+    update timelines set open_epoch = open_epoch + 1
+    where pool_id = ${poolId} and timeline_id = any(${timelineIds}::bigint[])`;
+}
+
+/** Which epoch of a timeline is open. The pool is locked. */
+export async function readOpenEpoch(tx: Transaction, poolId: string, timelineId: number): Promise<number> {
+  const [row] = await tx.$client<[{ open_epoch: number }]>`
+    select open_epoch from timelines where pool_id = ${poolId} and timeline_id = ${timelineId}`;
+  return row.open_epoch;
+}
+
+/**
  * Two common table expressions: `lineage`, and `line` with the lineage of each row of `target (ordinal, timeline_id, epoch)`
  * as two arrays in order, for `unnest(line.timeline_ids, line.epochs) with ordinality`. PostgreSQL knows that an
  * ordinality is sorted, so a `limit` on it stops the walk at the first timeline that has the block.

@@ -128,6 +128,16 @@ export async function insertVolume(
   await insertLabels(tx, pool.poolId, { kind: "volume", targetId: volume.volumeId }, labels);
 }
 
+/** Gives a volume the timeline and the size that `volume` says. The pool is locked. */
+export async function switchTimeline(
+  tx: Transaction,
+  { pool: { poolId }, volumeId, timelineId, blockCount }: Volume,
+): Promise<void> {
+  await tx.update(volumes).set({ timelineId, blockCount })
+    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
+  await advancePool(tx, poolId, { mapVersions: 1 });
+}
+
 /** Tells a name that another volume of the pool has from other faults of `create`. @throws {StorageError} `name-taken`. */
 export async function requireNewName<T>(name: string, create: () => Promise<T>): Promise<T> {
   try {

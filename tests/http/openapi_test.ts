@@ -41,6 +41,7 @@ const ROUTES = [
   "GET /snapshots/{snapshot}",
   "GET /snapshots/{snapshot}/blocks/{lba}",
   "GET /snapshots/{snapshot}/changes",
+  "GET /snapshots/{snapshot}/export",
   "GET /snapshots/{snapshot}/image",
   "GET /snapshots/{snapshot}/ranges",
   "GET /volumes",
@@ -58,6 +59,7 @@ const ROUTES = [
   "POST /schedules/{schedule}/run",
   "POST /snapshots",
   "POST /volumes",
+  "POST /volumes/{volume}/import",
   "POST /volumes/{volume}/revert",
   "POST /volumes/{volume}/writes",
   "PUT /snapshots/{snapshot}/hold",
@@ -231,6 +233,10 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
     await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image");
     await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image", { headers: { range: "bytes=1-2" } });
   }
+  const exported = await check("GET /snapshots/{snapshot}/export", "/snapshots/s/export");
+  await check("POST /volumes", "/volumes", { json: { name: "i", pool: "p", blockCount: 1 } });
+  await check("POST /volumes/{volume}/import", "/volumes/i/import?snapshot=i", { octets: exported });
+  await check("GET /events", "/events?pool=p&type=volume.imported");
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });

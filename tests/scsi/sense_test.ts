@@ -38,9 +38,11 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "request-too-large": "5/24h/00h",
   "schedule-not-found": null,
   "snapshot-not-found": null,
+  "stream-invalid": null,
   "timed-out": "B/2Eh/02h",
   "too-busy": "BUSY",
   "unrelated-snapshots": null,
+  "volume-changed": null,
   "volume-not-found": "5/25h/00h",
 };
 

@@ -7,6 +7,7 @@ const volume = (volumeId: string): OpenVolume => ({
   timelineId: 1,
   epoch: 0,
   segments: new Map(),
+  entriesOf: volumeId,
   isWhole: true,
 });
 const free = [{ segmentId: 9, deviceId: "d", returned: false }];

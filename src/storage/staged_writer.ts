@@ -1,0 +1,148 @@
+/**
+ * The staged writer: fills staged contents ({@linkcode Staging}) by ordinary appends, each of bounded size, one after the other.
+ *
+ * It writes in ascending order. A full cache is no fault here, for it is filled by who writes a whole volume: the writer waits for
+ * the flusher, as long as any request may, and goes on. Clearing costs what the base has there, not how far it reaches.
+ */
+
+import type { Database } from "../database/client.ts";
+import { StorageError } from "../errors.ts";
+import type { Actor } from "./actor.ts";
+import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
+import type { Appender } from "./appender.ts";
+import type { BlockRange } from "./block.ts";
+import type { StorageLimits } from "./limits.ts";
+import type { Pool } from "./pool.ts";
+import { findLineage, listAllocated } from "./ranges.ts";
+import { isGivenUp, keepStaging, type Staging } from "./staging.ts";
+
+/** Data of one append. */
+const PIECE_BYTES = 1024 * 1024;
+/** Ranges of the base that are cleared at once. */
+const CLEARED_RANGES_MAX = 256;
+
+/** What a writer works with. */
+export interface StagedWriterOptions {
+  readonly database: Database;
+  readonly appender: Appender;
+  readonly limits: StorageLimits;
+  readonly clock: () => Date;
+  readonly actor: Actor;
+  /** Whether a lease is to be put off while it writes. */
+  readonly leased: boolean;
+}
+
+export class StagedWriter {
+  #keepAt: number;
+
+  /** @param startsFromBase whether there is anything to clear. */
+  constructor(
+    private readonly pool: Pool,
+    private readonly staging: Staging,
+    private readonly startsFromBase: boolean,
+    private readonly options: StagedWriterOptions,
+  ) {
+    this.#keepAt = options.clock().getTime() + options.limits.stagingKeptMs / 2;
+  }
+
+  /**
+   * Writes blocks. `data` must not change until it answers.
+   *
+   * @throws {StorageError} `timed-out` when the contents were given up; what an append is refused for.
+   */
+  async write(lba: number, data: Uint8Array): Promise<void> {
+    const { blockSizeBytes, cacheBytesMax } = this.pool;
+    const bound = Math.min(PIECE_BYTES, cacheBytesMax);
+    const pieceBytes = bound - bound % blockSizeBytes;
+    for (let start = 0; start < data.length; start += pieceBytes) {
+      const piece = data.subarray(start, start + pieceBytes);
+      await this.#append([{ lba: lba + start / blockSizeBytes, data: piece }]);
+    }
+  }
+
+  /** Makes blocks read as zeros. @throws {StorageError} as {@linkcode StagedWriter.write}. */
+  async clear({ lba, blockCount }: BlockRange): Promise<void> {
+    if (!this.startsFromBase) return;
+    const { database } = this.options;
+    const { since } = this.staging;
+    const parts = await findLineage(database, this.pool.poolId, since);
+    const end = Math.min(lba + blockCount, this.staging.volumeBlocks);
+    for (let at: number | undefined = lba; at !== undefined && at < end;) {
+      const query = { parts, within: [{ lba: at, blockCount: end - at }], itemsMax: CLEARED_RANGES_MAX };
+      const { items, next } = await listAllocated(database, this.pool, query);
+      for (const trims of this.#toRequests(items)) await this.#append(trims);
+      at = next === undefined ? undefined : Number(next);
+    }
+  }
+
+  /** The ranges as trims, in requests of bounded size. */
+  *#toRequests(ranges: BlockRange[]): Generator<Trim[]> {
+    const { trimBlocksMax } = this.options.limits;
+    let trims: Trim[] = [];
+    let blocks = 0;
+    for (const { lba, blockCount } of ranges) {
+      for (let done = 0; done < blockCount;) {
+        const trim = Math.min(blockCount - done, trimBlocksMax - blocks);
+        trims.push({ lba: lba + done, trim });
+        done += trim;
+        blocks += trim;
+        if (blocks < trimBlocksMax) continue;
+        yield trims;
+        trims = [];
+        blocks = 0;
+      }
+    }
+    if (trims.length > 0) yield trims;
+  }
+
+  async #append(writes: (Write | Trim)[]): Promise<void> {
+    const { appender, limits: { flushWaitMsMax, flushWaitPollMs }, actor } = this.options;
+    await this.#keep();
+    const sizeBytes = writes.reduce((sum, write) => sum + ("data" in write ? write.data.length : 0), 0);
+    const request = {
+      volumeId: this.staging.stagingId,
+      clientId: actor.clientId,
+      priority: actor.priority,
+      writes,
+      sizeBytes,
+      weightBytes: sizeBytes + this.#countTrimEntries(writes) * ENTRY_BYTES,
+    };
+    for (const givesUpAt = performance.now() + flushWaitMsMax;;) {
+      try {
+        await appender.append(request);
+        return;
+      } catch (error) {
+        if (isGone(error)) throw isGivenUp();
+        if (!passes(error) || performance.now() >= givesUpAt) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, flushWaitPollMs));
+    }
+  }
+
+  #countTrimEntries(writes: (Write | Trim)[]): number {
+    const { segmentBlocks } = this.pool;
+    return writes.reduce(
+      (sum, write) => sum + ("data" in write ? 0 : Math.ceil(write.trim / segmentBlocks) + 1),
+      0,
+    );
+  }
+
+  /** Puts the lease off when half of it is over. */
+  async #keep(): Promise<void> {
+    const { database, clock, leased, limits: { stagingKeptMs } } = this.options;
+    const now = clock().getTime();
+    if (!leased || now < this.#keepAt) return;
+    const until = new Date(now + stagingKeptMs);
+    if (!await keepStaging(database, this.pool.poolId, this.staging.stagingId, until)) throw isGivenUp();
+    this.#keepAt = now + stagingKeptMs / 2;
+  }
+}
+
+/** What goes by as the flusher works. */
+function passes(error: unknown): boolean {
+  return error instanceof StorageError && (error.code === "cache-full" || error.code === "too-busy");
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof StorageError && error.code === "volume-not-found";
+}
