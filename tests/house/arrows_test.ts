@@ -40,7 +40,7 @@ async function findImports(): Promise<Import[]> {
   const imports: Import[] = [];
   for await (const path of findSources(SOURCE)) {
     const text = await Deno.readTextFile(path);
-    for (const [, to] of text.matchAll(/(?:[\s}]from\s+|(?:^|[\s=(])import\s*\(?\s*)"([^"]+)"/gm)) {
+    for (const [, to] of text.matchAll(/(?:[\s}]from\s+|(?:^|[\s=(])import\s*\(?\s*)"([^"\n]+)"/gm)) {
       const target = to.startsWith(".") ? relative(SOURCE, normalize(join(dirname(path), to))) : to;
       imports.push({ from: relative(SOURCE, path).replace(/\.ts$/, ""), to: target.replace(/\.ts$/, "") });
     }
