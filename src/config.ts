@@ -42,6 +42,14 @@ export const STORAGE_LIMITS: StorageLimits = {
   reclaimPollMs: 1_000,
   // A slow client's MiB takes that long at 2 kB/s; what a killed process has staged takes space for so long.
   stagingKeptMs: 600_000,
+  // Each shares the other pool's queue with its clients, and holds its source and space there.
+  copiesMax: 16,
+  // A step is read in some 200 ms, and is what is done again after a kill.
+  copyStepBytes: 16 * MIB,
+  // Far above a step, which has no wait in it; a killed worker's copies stand still for so long.
+  copyLeaseMs: 60_000,
+  // What another process was asked to copy is noticed so late.
+  copyPollMs: 1_000,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

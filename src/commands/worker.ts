@@ -1,5 +1,5 @@
 /**
- * `worker`: a flusher, a reclaimer and a scheduler in a process of their own. Any number may run beside any number of servers.
+ * `worker`: a flusher, a reclaimer, a copier and a scheduler in a process of their own. Any number may run beside any number of servers.
  */
 
 import { type Config, STORAGE_LIMITS } from "../config.ts";
@@ -9,7 +9,7 @@ import { describeFault, startLog } from "../log.ts";
 import { Storage } from "../storage/storage.ts";
 import { describeDatabase, untilStopped, useDatabase, whenAborted } from "./process.ts";
 
-/** Flushes, reclaims and runs schedules until SIGINT or SIGTERM. The bundled PostgreSQL must run already: it belongs to the server. */
+/** Flushes, reclaims, copies and runs schedules until SIGINT or SIGTERM. The bundled PostgreSQL must run already: it belongs to the server. */
 export async function work(config: Config): Promise<void> {
   await using resources = new AsyncDisposableStack();
   using signals = new DisposableStack();

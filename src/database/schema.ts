@@ -274,3 +274,41 @@ export const stagings = pgTable("stagings", {
   sinceEpoch: count("since_epoch").notNull(),
   keptUntil: moment("kept_until"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.stagingId] })]);
+
+export const mirrors = pgTable("mirrors", {
+  poolId: uuid("pool_id").notNull(),
+  volumeId: uuid("volume_id").notNull(),
+  sourcePoolId: uuid("source_pool_id").notNull(),
+  sourceVolumeId: uuid("source_volume_id").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.volumeId] })]);
+
+export const copies = pgTable("copies", {
+  poolId: uuid("pool_id").notNull(),
+  copyId: uuid("copy_id").notNull(),
+  snapshotId: uuid("snapshot_id").notNull(),
+  volumeId: uuid("volume_id").notNull(),
+  targetPoolId: uuid("target_pool_id").notNull(),
+  targetVolumeId: uuid("target_volume_id").notNull(),
+  status: text("status", { enum: ["running", "done", "failed", "cancelled"] }).notNull(),
+  phase: text("phase").notNull(),
+  position: count("position").notNull().default(0),
+  baseId: uuid("base_id"),
+  stagingId: uuid("staging_id"),
+  bytesCopied: count("bytes_copied").notNull().default(0),
+  bytesTotal: count("bytes_total").notNull().default(0),
+  sourceChain: bytea("source_chain").notNull(),
+  targetChain: bytea("target_chain").notNull(),
+  targetSnapshotId: uuid("target_snapshot_id"),
+  digest: text("digest"),
+  failureCode: text("failure_code"),
+  failureDetail: text("failure_detail"),
+  clientId: uuid("client_id").notNull(),
+  clientName: text("client_name").notNull(),
+  priority: smallint("priority").notNull(),
+  origin: text("origin").notNull(),
+  workerId: uuid("worker_id"),
+  leasedUntil: moment("leased_until"),
+  toldAt: moment("told_at").notNull(),
+  createdAt: moment("created_at").notNull(),
+  endedAt: moment("ended_at"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.copyId] })]);

@@ -15,6 +15,7 @@ import { createId } from "../storage/identifier.ts";
 import { registerAudit } from "./audit.ts";
 import { requireClient } from "./authentication.ts";
 import { registerBlocks } from "./blocks.ts";
+import { registerCopies } from "./copies.ts";
 import { registerDevices } from "./devices.ts";
 import { registerDocuments } from "./documents.ts";
 import type { Door, DoorApp, DoorContext, DoorEnv } from "./door.ts";
@@ -63,6 +64,7 @@ export function createApp(door: Door): DoorApp {
   registerImageUpload(app, door);
   registerExport(app, door);
   registerImport(app, door);
+  registerCopies(app, door);
   registerAudit(app, door);
   registerEvents(app, door);
 

@@ -68,6 +68,8 @@ const AuditRecord = z.object({
   clientName: z.string(),
   origin: z.string().openapi({ description: "Front door and route", example: "http POST /snapshots" }),
   action: z.enum([
+    "copy.cancel",
+    "copy.create",
     "pool.create",
     "device.add",
     "volume.clone",

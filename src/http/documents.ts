@@ -24,7 +24,18 @@ export function describeDoor(app: DoorApp): object {
     },
     servers: [{ url: "/" }],
     security: [{ bearer: [] }, { basic: [] }],
-    tags: ["pools", "devices", "volumes", "blocks", "snapshots", "schedules", "audit", "events", "health"]
+    tags: [
+      "pools",
+      "devices",
+      "volumes",
+      "blocks",
+      "snapshots",
+      "copies",
+      "schedules",
+      "audit",
+      "events",
+      "health",
+    ]
       .map((name) => ({
         name,
       })),

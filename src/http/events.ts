@@ -16,6 +16,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { EVENT_TYPES, type EventType, type StorageEvent } from "../storage/event.ts";
 import { offeredSubprotocols, SUBPROTOCOL } from "./authentication.ts";
+import { CopyPhase, Digest } from "./copies.ts";
 import type { Door, DoorApp, DoorContext } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
@@ -46,6 +47,13 @@ const envelope = { id: EventId, at: Moment, poolId: Id };
 
 function message<D extends z.ZodType>(name: string, types: EventType[], subject: z.ZodRawShape, data: D) {
   return z.object({ ...envelope, type: z.enum(types), ...subject, data }).openapi(name);
+}
+
+/** Of a copy the events are the source's. */
+const copied = { snapshotId: Id, volumeId: Id };
+
+function copyData(data: z.ZodRawShape) {
+  return z.object({ copyId: Id, ...data });
 }
 
 /** The messages that subscribers get. */
@@ -117,6 +125,21 @@ export const Event = z.union([
       description: z.string().nullable().optional().openapi({ description: "Where that changed" }),
     }),
   ),
+  message("CopyCreatedEvent", ["copy.created"], copied, copyData({ targetPoolId: Id, targetVolumeId: Id })),
+  message(
+    "CopyProgressEvent",
+    ["copy.progress"],
+    copied,
+    copyData({ phase: CopyPhase, bytesCopied: Count, bytesTotal: Count }),
+  ),
+  message(
+    "CopyDoneEvent",
+    ["copy.done"],
+    copied,
+    copyData({ targetSnapshotId: Id, bytesCopied: Count, digest: Digest }),
+  ),
+  message("CopyFailedEvent", ["copy.failed"], copied, copyData({ code: z.string(), detail: z.string() })),
+  message("CopyCancelledEvent", ["copy.cancelled"], copied, copyData({})),
   message(
     "ScheduleEvent",
     ["schedule.created", "schedule.changed", "schedule.deleted"],

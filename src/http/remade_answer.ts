@@ -7,6 +7,7 @@
 import type { AuditAction } from "../storage/audit.ts";
 import type { KeptAnswer, Outcome } from "../storage/idempotency.ts";
 import type { Storage } from "../storage/storage.ts";
+import { toBody as toCopyBody } from "./copies.ts";
 import { toBody as toDeviceBody } from "./devices.ts";
 import { toBody as toPoolBody } from "./pools.ts";
 import { given } from "./schema.ts";
@@ -23,6 +24,9 @@ const remakeVolume: Remake = async (storage, { targetId, poolId }) => {
 
 /** One row for every action; it does not compile when one is missing. `null`: no request under a key does that. */
 const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
+  "copy.cancel": null,
+  "copy.create": async (storage, { targetId }) =>
+    answer(202, toCopyBody(await storage.copies.get(targetId)), `/copies/${targetId}`),
   "device.add": async (storage, { targetId, poolId }) => {
     const device = await storage.getDevice(targetId, poolId);
     return answer(201, toDeviceBody(device), `/devices/${targetId}`);

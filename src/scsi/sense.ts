@@ -53,6 +53,7 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "cdb-length-invalid": checkCondition(ILLEGAL_REQUEST, 0x24, 0x00),
   // INVALID COMMAND OPERATION CODE
   "cdb-opcode-unknown": checkCondition(ILLEGAL_REQUEST, 0x20, 0x00),
+  "copy-not-found": null,
   // LOGICAL UNIT COMMUNICATION FAILURE. Nothing was done. Not BUSY: someone may have to go and look, and NOT READY
   // says so.
   "database-unavailable": checkCondition(NOT_READY, 0x08, 0x00),
@@ -62,6 +63,7 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   // Keys are HTTP's: a SCSI initiator knows its commands by their tags.
   "idempotency-key-in-progress": null,
   "idempotency-key-reused": null,
+  "in-use": null,
   // SPACE ALLOCATION FAILED WRITE PROTECT
   "insufficient-space": checkCondition(DATA_PROTECT, 0x27, 0x07),
   // An argument that is neither in a CDB nor in a parameter list: those have codes of their own.

@@ -18,6 +18,8 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 
 /** What was done; the noun is the target's. */
 export type AuditAction =
+  | "copy.cancel"
+  | "copy.create"
   | "pool.create"
   | "device.add"
   | "volume.clone"

@@ -7,7 +7,9 @@
  */
 
 import type { Database } from "../database/client.ts";
+import type { BlockRange } from "./block.ts";
 import { type CoveredVolume, requireWhole } from "./covered.ts";
+import type { Page } from "./page.ts";
 import type { Pool } from "./pool.ts";
 import {
   findLineage,
@@ -34,8 +36,12 @@ export interface Difference {
   readonly snapshot: Snapshot;
   readonly base?: Snapshot;
   readonly covered: CoveredVolume;
-  /** The pieces from `lba` on. @throws {StorageError} `snapshot-not-found` when one is deleted meanwhile. */
-  readonly pieces: (lba?: number) => AsyncGenerator<DifferencePiece>;
+  /** All of it, in pieces. @throws {StorageError} `snapshot-not-found` when one is deleted meanwhile. */
+  readonly pieces: () => AsyncGenerator<DifferencePiece>;
+  /** A page of it from `lba` on, of so many slots at most, without data; its key is where to go on. */
+  readonly list: (lba: number, slotsMax: number) => Promise<Page<FoundRange>>;
+  /** The snapshot's blocks. */
+  readonly read: (range: BlockRange) => Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /**
@@ -63,7 +69,9 @@ export async function openDifference(
     snapshot,
     ...(base === undefined ? {} : { base }),
     covered,
-    pieces: (lba = 0) => readPieces(source, lba),
+    pieces: () => readPieces(source),
+    list: (lba, slotsMax) => listPage(source, lba, slotsMax),
+    read: (range) => readSnapshot(database, pool, snapshot.snapshotId, covered, range),
   };
 }
 
@@ -89,25 +97,33 @@ interface Source {
   readonly read: string[];
 }
 
-async function* readPieces(source: Source, lba: number): AsyncGenerator<DifferencePiece> {
+async function* readPieces(source: Source): AsyncGenerator<DifferencePiece> {
   const { database, pool, snapshotId, covered } = source;
-  for await (const range of cutRanges(findRanges(source, lba), PIECE_BYTES / pool.blockSizeBytes)) {
+  for await (const range of cutRanges(findRanges(source), PIECE_BYTES / pool.blockSizeBytes)) {
     if (range.cleared) yield range;
     else yield { ...range, data: await readSnapshot(database, pool, snapshotId, covered, range) };
   }
   await requireAll(source);
 }
 
-async function* findRanges(source: Source, lba: number): AsyncGenerator<FoundRange> {
-  const { database, pool, covered, parts, list } = source;
-  const end = covered.volumeBlocks;
-  for (let at = lba; at < end;) {
-    const within = [{ lba: at, blockCount: end - at }];
-    const { items, next } = await list(database, pool, { parts, within, itemsMax: RANGES_MAX });
-    await requireAll(source);
+async function* findRanges(source: Source): AsyncGenerator<FoundRange> {
+  for (let lba: number | undefined = 0; lba !== undefined;) {
+    const { items, next } = await listPage(source, lba);
     yield* items;
-    at = next === undefined ? end : Number(next);
+    lba = next === undefined ? undefined : Number(next);
   }
+}
+
+async function listPage(source: Source, lba: number, slotsMax?: number): Promise<Page<FoundRange>> {
+  const { database, pool, covered: { volumeBlocks }, parts, list } = source;
+  const page = await list(database, pool, {
+    parts,
+    within: [{ lba, blockCount: volumeBlocks - lba }],
+    itemsMax: RANGES_MAX,
+    ...(slotsMax === undefined ? {} : { slotsMax }),
+  });
+  await requireAll(source);
+  return page;
 }
 
 async function requireAll({ database, pool, read }: Source): Promise<void> {

@@ -21,6 +21,11 @@ export const EVENT_CHANNEL = "snapmark_events";
 
 /** Every type of event. `snapshot.failed` has its place in the model; nothing in this version makes a snapshot fail. */
 export const EVENT_TYPES = [
+  "copy.cancelled",
+  "copy.created",
+  "copy.done",
+  "copy.failed",
+  "copy.progress",
   "device.added",
   "marker.committed",
   "marker.progress",

@@ -8,6 +8,8 @@ import { StorageError } from "../errors.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
+export const NAME_LENGTH_MAX = 63;
+
 /** What a name looks like: 1 to 63 letters, digits, dots, underscores and hyphens, the first a letter or digit. */
 export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 

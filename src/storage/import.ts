@@ -12,7 +12,7 @@
  * 4. whatever went wrong: drop what was staged. If that fails too, the reclaimer does it when the lease is over
  */
 
-import { type Database, transact } from "../database/client.ts";
+import { type Database, transact, type Transaction } from "../database/client.ts";
 import type { Actor } from "./actor.ts";
 import type { Appender } from "./appender.ts";
 import { appendAudit } from "./audit.ts";
@@ -21,7 +21,7 @@ import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { requireName } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
-import { lockPool } from "./pool.ts";
+import { lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { placeMarkerWithin, requireFreeSnapshotName, requireNewSnapshotName } from "./snapshot.ts";
 import { encodeSnapshotCommand, toMarkerRequest } from "./snapshot_command.ts";
 import { StagedWriter } from "./staged_writer.ts";
@@ -100,14 +100,14 @@ async function fill(
   { baseId, blockCount }: NewImport,
   parts: AsyncIterable<ImportPart>,
 ): Promise<void> {
-  const writer = new StagedWriter(pool, staging, baseId !== undefined, { ...context, actor, leased: true });
+  const { flushWaitMsMax: waitMsMax } = context.limits;
+  const options = { ...context, actor, leased: true, waitMsMax };
+  const writer = new StagedWriter(pool, staging, baseId !== undefined, options);
   for await (const part of parts) {
     if ("data" in part) await writer.write(part.lba, part.data);
     else await writer.clear(part);
   }
-  if (blockCount < staging.volumeBlocks) {
-    await writer.clear({ lba: blockCount, blockCount: staging.volumeBlocks - blockCount });
-  }
+  await writer.clearBehind(blockCount);
 }
 
 async function finishImport(
@@ -117,18 +117,40 @@ async function finishImport(
   { stagingId }: Staging,
   { baseId, blockCount, snapshotName: name }: NewImport,
 ): Promise<Imported> {
-  const words = { ...(name === undefined ? {} : { name }), volumeIds: [volumeId], immed: true };
-  const marker = toMarkerRequest(encodeSnapshotCommand(words), clock());
   return await requireNewSnapshotName(name, () =>
     transact(database, async (tx) => {
       const found = await lockPool(tx, pool.poolId);
-      const at = clock();
-      const volume = await switchToStaging(tx, pool, stagingId, blockCount, at);
-      await appendAudit(tx, actor, toVolumeAudit(volume, "volume.import", at));
-      const { snapshotId, left } = await placeMarkerWithin(tx, actor, pool, marker, clock);
-      const event = toVolumeEvent(volume, "volume.imported", at);
-      const body = { ...event.body, snapshotId, ...(baseId === undefined ? {} : { baseId }) };
-      await appendEvent(tx, pool.poolId, { ...event, body });
-      return { volume, snapshotId, sequence: left.sequenceAppended, found, left };
+      const finished = { volumeId, stagingId, blockCount, name, baseId };
+      return await finishImportWithin(tx, actor, pool, found, finished, clock);
     }));
+}
+
+/** What is to be of staged contents that are complete. */
+export interface FinishedStaging {
+  readonly volumeId: string;
+  readonly stagingId: string;
+  readonly blockCount: number;
+  readonly name?: string | undefined;
+  readonly baseId?: string | undefined;
+}
+
+/** Step 3 as a part of `tx`, which has locked the pool and found its head there. */
+export async function finishImportWithin(
+  tx: Transaction,
+  actor: Actor,
+  pool: Pool,
+  found: PoolHead,
+  { volumeId, stagingId, blockCount, name, baseId }: FinishedStaging,
+  clock: () => Date,
+): Promise<Imported> {
+  const words = { ...(name === undefined ? {} : { name }), volumeIds: [volumeId], immed: true };
+  const marker = toMarkerRequest(encodeSnapshotCommand(words), clock());
+  const at = clock();
+  const volume = await switchToStaging(tx, pool, stagingId, blockCount, at);
+  await appendAudit(tx, actor, toVolumeAudit(volume, "volume.import", at));
+  const { snapshotId, left } = await placeMarkerWithin(tx, actor, pool, marker, clock);
+  const event = toVolumeEvent(volume, "volume.imported", at);
+  const body = { ...event.body, snapshotId, ...(baseId === undefined ? {} : { baseId }) };
+  await appendEvent(tx, pool.poolId, { ...event, body });
+  return { volume, snapshotId, sequence: left.sequenceAppended, found, left };
 }

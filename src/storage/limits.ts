@@ -37,6 +37,14 @@ export interface StorageLimits {
   readonly reclaimPollMs: number;
   /** How long what is staged is kept without progress. */
   readonly stagingKeptMs: number;
+  /** Copies of one pool's snapshots that are under way. */
+  readonly copiesMax: number;
+  /** Data of one step of a copy. */
+  readonly copyStepBytes: number;
+  /** How long a worker has a copy to itself. */
+  readonly copyLeaseMs: number;
+  /** How long an idle copier waits before it looks again. */
+  readonly copyPollMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

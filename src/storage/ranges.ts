@@ -33,6 +33,8 @@ export interface RangeQuery {
   readonly parts: LineagePart[];
   readonly within: BlockRange[];
   readonly itemsMax: number;
+  /** A page looks at no more mapped slots than these, and need not be full; by default, at several thousand. */
+  readonly slotsMax?: number;
 }
 
 /** A statement's share of it: the blocks `[lba, end)`. */
@@ -67,7 +69,7 @@ async function selectMappedSlots(
   { $client }: Connection,
   poolId: string,
   parts: LineagePart[],
-  slots: { first: number; last: number },
+  slots: { first: number; last: number; countMax: number },
 ): Promise<number[]> {
   const rows = await $client<{ slot: number }[]>`
     with recursive walk (timeline_id, until, slot, taken) as (
@@ -90,9 +92,9 @@ async function selectMappedSlots(
           and epoch <= w.until
         order by slot, epoch limit 1
       ) s
-      where w.taken < ${SLOTS_MAX}
+      where w.taken < ${slots.countMax}
     )
-    select distinct slot from walk order by slot limit ${SLOTS_MAX}`;
+    select distinct slot from walk order by slot limit ${slots.countMax}`;
   return rows.map(({ slot }) => slot);
 }
 
@@ -101,7 +103,7 @@ async function selectChangedSlots(
   { $client }: Connection,
   poolId: string,
   parts: LineagePart[],
-  slots: { first: number; last: number },
+  slots: { first: number; last: number; countMax: number },
 ): Promise<number[]> {
   const rows = await $client<{ slot: number }[]>`
     select distinct m.slot
@@ -115,7 +117,7 @@ async function selectChangedSlots(
         and slot >= ${slots.first} and slot <= ${slots.last}
       order by epoch
     ) m
-    order by m.slot limit ${SLOTS_MAX}`;
+    order by m.slot limit ${slots.countMax}`;
   return rows.map(({ slot }) => slot);
 }
 
@@ -245,26 +247,28 @@ export async function listChanged(
 async function listRanges(
   connection: Connection,
   pool: Pool,
-  { parts, within, itemsMax }: RangeQuery,
+  { parts, within, itemsMax, slotsMax = SLOTS_MAX * STATEMENTS_MAX }: RangeQuery,
   selectSlots: typeof selectMappedSlots,
 ): Promise<Page<FoundRange>> {
   const { segmentBlocks, poolId } = pool;
   const items: FoundRange[] = [];
+  const countMax = Math.min(slotsMax, SLOTS_MAX);
+  const statementsMax = Math.ceil(slotsMax / SLOTS_MAX);
   let statements = 0;
-  for (const { lba: first, blockCount } of within) {
-    const end = first + blockCount;
-    for (let lba = first; lba < end;) {
-      if (statements === STATEMENTS_MAX) return { items, next: String(lba) };
+  for (const { lba: start, blockCount } of within) {
+    const end = start + blockCount;
+    for (let lba = start; lba < end;) {
+      if (statements === statementsMax) return { items, next: String(lba) };
       statements += 1;
-      const window = { first: Math.floor(lba / segmentBlocks), last: Math.floor((end - 1) / segmentBlocks) };
-      const slots = await selectSlots(connection, poolId, parts, window);
+      const [first, last] = [Math.floor(lba / segmentBlocks), Math.floor((end - 1) / segmentBlocks)];
+      const slots = await selectSlots(connection, poolId, parts, { first, last, countMax });
       if (slots.length > 0) {
         addBlocks(items, await selectPresence(connection, pool, { parts, lba, end }, slots));
       }
       if (items.length > itemsMax) {
         return { items: items.slice(0, itemsMax), next: String(items[itemsMax].lba) };
       }
-      lba = slots.length < SLOTS_MAX ? end : (slots[slots.length - 1] + 1) * segmentBlocks;
+      lba = slots.length < countMax ? end : (slots[slots.length - 1] + 1) * segmentBlocks;
     }
   }
   return { items };

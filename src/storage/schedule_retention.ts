@@ -1,8 +1,8 @@
 /**
  * What a schedule's rules no longer keep goes, as if somebody had deleted it: by the same way, told by the same events.
  *
- * Only snapshots that this schedule has made, and of those never one that is held, pending, the newest, or that a clone or a
- * reverted volume starts from. Such a one counts for the rules like any other, and goes by a later run once nothing holds it.
+ * Only snapshots that this schedule has made, and of those never one that is held, pending, the newest, on its way into another
+ * pool, or that a clone or a reverted volume starts from. Such a one counts for the rules like any other, and goes by a later run once nothing holds it.
  *
  * What was decided is judged again under the locks by which a snapshot is deleted: rules that changed meanwhile, or a clone that
  * was made, keep it. So a step may end anywhere, and any number of processes may take steps.
@@ -49,6 +49,9 @@ function isRemovable(client: Client, at: Date) {
       select from snapshot_volumes v join timelines t
         on t.pool_id = v.pool_id and t.parent_timeline_id = v.timeline_id and t.parent_epoch = v.epoch
       where v.pool_id = s.pool_id and v.snapshot_id = s.snapshot_id
+    ) and not exists (
+      select from copies c
+      where c.pool_id = s.pool_id and c.status = 'running' and s.snapshot_id in (c.snapshot_id, c.base_id)
     )
   )`;
 }
@@ -141,7 +144,9 @@ async function remove(
       (tx) => mayGo(tx, schedule, snapshotId, at),
     );
   } catch (error) {
-    if (error instanceof StorageError && ["held", "snapshot-not-found"].includes(error.code)) return false;
+    if (error instanceof StorageError && ["held", "in-use", "snapshot-not-found"].includes(error.code)) {
+      return false;
+    }
     throw error;
   }
 }

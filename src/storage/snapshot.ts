@@ -250,9 +250,18 @@ export async function requireFreeSnapshotName(
   poolId: string,
   name: string,
 ): Promise<void> {
+  if (!await isFreeSnapshotName(connection, poolId, name)) throw isNameTaken(name);
+}
+
+/** Tells whether no snapshot of the pool has that name. */
+export async function isFreeSnapshotName(
+  connection: Connection,
+  poolId: string,
+  name: string,
+): Promise<boolean> {
   const taken = await connection.select({ name: snapshots.name }).from(snapshots)
     .where(and(eq(snapshots.poolId, poolId), eq(snapshots.name, name))).limit(1);
-  if (taken.length > 0) throw isNameTaken(name);
+  return taken.length === 0;
 }
 
 function isNameTaken(name: string | undefined): StorageError {

@@ -19,6 +19,7 @@ import { StorageError } from "../errors.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, completeAudit } from "./audit.ts";
+import { requireNotCopied } from "./copy.ts";
 import { appendEvent } from "./event.ts";
 import { deleteLabels } from "./label.ts";
 import { lockPool, lockTail } from "./pool.ts";
@@ -81,7 +82,7 @@ async function neutralizeMarker(tx: Transaction, poolId: string, sequence: numbe
  * Deletes a snapshot; one that is pending is cancelled, and stays as a record until it is deleted once more.
  *
  * @param mayGo has the last word, with the pool and the snapshot locked. Answers what it said.
- * @throws {StorageError} `snapshot-not-found`, `held`.
+ * @throws {StorageError} `snapshot-not-found`, `held`, `in-use` while it is copied.
  */
 export async function deleteSnapshot(
   database: Database,
@@ -97,6 +98,7 @@ export async function deleteSnapshot(
     const row = await lockSnapshot(tx, poolId, snapshotId);
     if (!await mayGo(tx)) return false;
     requireNotHeld(row, at);
+    await requireNotCopied(tx, poolId, snapshotId);
     const points = await selectPoints(tx, poolId, snapshotId);
     await deleteSpace(tx, poolId, snapshotId);
     if (row.status === "pending") await cancel(tx, actor, poolId, row, at);

@@ -1,8 +1,8 @@
 /**
  * The staged writer: fills staged contents ({@linkcode Staging}) by ordinary appends, each of bounded size, one after the other.
  *
- * It writes in ascending order. A full cache is no fault here, for it is filled by who writes a whole volume: the writer waits for
- * the flusher, as long as any request may, and goes on. Clearing costs what the base has there, not how far it reaches.
+ * It writes in ascending order. A full cache is no fault here, for it is filled by who writes a whole volume: the writer may wait
+ * for the flusher, and goes on. Clearing costs what the base has there, not how far it reaches.
  */
 
 import type { Database } from "../database/client.ts";
@@ -30,6 +30,8 @@ export interface StagedWriterOptions {
   readonly actor: Actor;
   /** Whether a lease is to be put off while it writes. */
   readonly leased: boolean;
+  /** How long it waits for the flusher where the cache is full. */
+  readonly waitMsMax: number;
 }
 
 export class StagedWriter {
@@ -45,15 +47,20 @@ export class StagedWriter {
     this.#keepAt = options.clock().getTime() + options.limits.stagingKeptMs / 2;
   }
 
+  /** Blocks that one append has at most: as many are written wholly or not at all. */
+  get pieceBlocks(): number {
+    const { blockSizeBytes, cacheBytesMax } = this.pool;
+    return Math.floor(Math.min(PIECE_BYTES, cacheBytesMax) / blockSizeBytes);
+  }
+
   /**
    * Writes blocks. `data` must not change until it answers.
    *
    * @throws {StorageError} `timed-out` when the contents were given up; what an append is refused for.
    */
   async write(lba: number, data: Uint8Array): Promise<void> {
-    const { blockSizeBytes, cacheBytesMax } = this.pool;
-    const bound = Math.min(PIECE_BYTES, cacheBytesMax);
-    const pieceBytes = bound - bound % blockSizeBytes;
+    const { blockSizeBytes } = this.pool;
+    const pieceBytes = this.pieceBlocks * blockSizeBytes;
     for (let start = 0; start < data.length; start += pieceBytes) {
       const piece = data.subarray(start, start + pieceBytes);
       await this.#append([{ lba: lba + start / blockSizeBytes, data: piece }]);
@@ -72,6 +79,14 @@ export class StagedWriter {
       const { items, next } = await listAllocated(database, this.pool, query);
       for (const trims of this.#toRequests(items)) await this.#append(trims);
       at = next === undefined ? undefined : Number(next);
+    }
+  }
+
+  /** Clears what the base has behind the end that the volume is to have. */
+  async clearBehind(blockCount: number): Promise<void> {
+    const { volumeBlocks } = this.staging;
+    if (blockCount < volumeBlocks) {
+      await this.clear({ lba: blockCount, blockCount: volumeBlocks - blockCount });
     }
   }
 
@@ -96,7 +111,7 @@ export class StagedWriter {
   }
 
   async #append(writes: (Write | Trim)[]): Promise<void> {
-    const { appender, limits: { flushWaitMsMax, flushWaitPollMs }, actor } = this.options;
+    const { appender, limits: { flushWaitPollMs }, actor, waitMsMax } = this.options;
     await this.#keep();
     const sizeBytes = writes.reduce((sum, write) => sum + ("data" in write ? write.data.length : 0), 0);
     const request = {
@@ -107,13 +122,13 @@ export class StagedWriter {
       sizeBytes,
       weightBytes: sizeBytes + this.#countTrimEntries(writes) * ENTRY_BYTES,
     };
-    for (const givesUpAt = performance.now() + flushWaitMsMax;;) {
+    for (const givesUpAt = performance.now() + waitMsMax;;) {
       try {
         await appender.append(request);
         return;
       } catch (error) {
         if (isGone(error)) throw isGivenUp();
-        if (!passes(error) || performance.now() >= givesUpAt) throw error;
+        if (!isPassing(error) || performance.now() >= givesUpAt) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, flushWaitPollMs));
     }
@@ -138,8 +153,8 @@ export class StagedWriter {
   }
 }
 
-/** What goes by as the flusher works. */
-function passes(error: unknown): boolean {
+/** Tells whether `error` goes by as the flusher works. */
+export function isPassing(error: unknown): boolean {
   return error instanceof StorageError && (error.code === "cache-full" || error.code === "too-busy");
 }
 

@@ -16,7 +16,7 @@
  */
 
 import { and, count, eq, isNotNull, lte } from "drizzle-orm";
-import { type Database, transact, type Transaction } from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { stagings } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import { requireBlockCount } from "./block.ts";
@@ -159,6 +159,18 @@ async function findUnchangedBase(tx: Transaction, current: Volume, baseId: strin
   requireWhole(base);
   if (base.volumeBlocks !== blockCount || await isWritten(tx, poolId, parts)) throw hasChanged(current);
   return { timelineId: base.timelineId, epoch: base.epoch };
+}
+
+/** @throws {StorageError} `timed-out` when they were given up. */
+export async function getStaging(
+  connection: Connection,
+  poolId: string,
+  stagingId: string,
+): Promise<Staging> {
+  const [row] = await connection.select().from(stagings)
+    .where(and(eq(stagings.poolId, poolId), eq(stagings.stagingId, stagingId))).limit(1);
+  if (row === undefined) throw isGivenUp();
+  return toStaging(row);
 }
 
 /** Puts off when the contents are dropped. Answers false when they are gone. */

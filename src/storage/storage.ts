@@ -27,6 +27,8 @@ import {
 } from "./device.ts";
 import { type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
 import { type Difference, openDifference } from "./difference.ts";
+import { Copier } from "./copier.ts";
+import { Copies } from "./copies.ts";
 import { EventFeed } from "./event_feed.ts";
 import { Flusher, isQueueStalled } from "./flusher.ts";
 import type { HeadMove } from "./head_move.ts";
@@ -99,7 +101,7 @@ export const DEFAULT_POOL = "main";
 export interface StorageOptions {
   readonly database: Database;
   readonly limits: StorageLimits;
-  /** Whether this process flushes, reclaims and runs schedules; if not, another one must. */
+  /** Whether this process flushes, reclaims, copies and runs schedules; if not, another one must. */
   readonly flusher: boolean;
   readonly clock?: () => Date;
   /** Told of faults in the background, which goes on. */
@@ -158,6 +160,9 @@ export class Storage implements AsyncDisposable {
   readonly #spaceCounter?: SpaceCounter;
   readonly #scheduler?: Scheduler;
   readonly schedules: Schedules;
+  readonly #copier?: Copier;
+  /** Copies of snapshots in other pools. */
+  readonly copies: Copies;
   readonly #appenders = new Map<string, Appender>();
   readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
@@ -188,7 +193,20 @@ export class Storage implements AsyncDisposable {
       this.#spaceCounter = new SpaceCounter(options.database, { pollMs, clock: this.#clock, onFault });
       const onRemoved = () => this.#reclaimer?.wake();
       this.#scheduler = new Scheduler(options.database, { ...running, onFault, onRemoved });
+      this.#copier = new Copier(options.database, {
+        limits: options.limits,
+        clock: this.#clock,
+        appenderOf: (pool) => this.#appender(pool),
+        onEnded: () => this.#wakeWorkers(),
+        onFault,
+      });
     }
+    this.copies = new Copies(options.database, {
+      limits: options.limits,
+      clock: this.#clock,
+      onCreated: () => this.#copier?.wake(),
+      onCancelled: () => this.#wakeWorkers(),
+    });
   }
 
   /** Starts what runs in the background. */
@@ -198,11 +216,13 @@ export class Storage implements AsyncDisposable {
     this.#reclaimer?.start();
     this.#spaceCounter?.start();
     this.#scheduler?.start();
+    this.#copier?.start();
   }
 
   /** Finishes what is under way and stops the background; the database stays open. */
   async stop(): Promise<void> {
     await this.#scheduler?.stop();
+    await this.#copier?.stop();
     await Promise.all([...this.#appenders.values()].map((appender) => appender.settled()));
     await Promise.all([this.#flusher?.stop(), this.#reclaimer?.stop(), this.#spaceCounter?.stop()]);
     await this.#feed.stop();
@@ -357,8 +377,7 @@ export class Storage implements AsyncDisposable {
     const reverted = await this.#appender(pool).runAlone(() =>
       revertVolume(this.database, actor, volume, snapshotId, first, this.#clock)
     );
-    if (first !== undefined) this.#flusher?.wake();
-    this.#reclaimer?.wake();
+    this.#wakeWorkers();
     return reverted;
   }
 
@@ -390,8 +409,7 @@ export class Storage implements AsyncDisposable {
       ...(baseId === undefined ? {} : { baseId }),
       ...(snapshotName === undefined ? {} : { snapshotName }),
     }, parts);
-    this.#flusher?.wake();
-    this.#reclaimer?.wake();
+    this.#wakeWorkers();
     return imported;
   }
 
@@ -766,6 +784,12 @@ export class Storage implements AsyncDisposable {
     signal: AbortSignal,
   ): AsyncGenerator<StorageEvent[]> {
     return this.#feed.follow(poolId, filter, afterEventId, signal);
+  }
+
+  /** There is something to flush or to reclaim. */
+  #wakeWorkers(): void {
+    this.#flusher?.wake();
+    this.#reclaimer?.wake();
   }
 
   // What the process remembers

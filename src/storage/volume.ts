@@ -90,6 +90,22 @@ export async function createVolume(
   database: Database,
   actor: Actor,
   pool: Pool,
+  input: NewVolume,
+  limits: StorageLimits,
+  at: Date,
+): Promise<Volume> {
+  return await requireNewName(
+    input.name,
+    () => transact(database, (tx) => createVolumeWithin(tx, actor, pool, createId(), input, limits, at)),
+  );
+}
+
+/** The same as a part of `tx`, which then holds the pool's lock, and with an id that is chosen before. */
+export async function createVolumeWithin(
+  tx: Transaction,
+  actor: Actor,
+  pool: Pool,
+  volumeId: string,
   { name, blockCount, labels = {} }: NewVolume,
   limits: StorageLimits,
   at: Date,
@@ -98,25 +114,12 @@ export async function createVolume(
   requireBlockCount(blockCount);
   requireLabels(labels, limits);
   const { poolId } = pool;
-  const volumeId = createId();
-  return await requireNewName(name, () =>
-    transact(database, async (tx) => {
-      const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId), volumeId);
-      const volume = {
-        name,
-        blockCount,
-        labels,
-        pool,
-        volumeId,
-        timelineId,
-        createdAt: at,
-        mappedSegments: 0,
-      };
-      await insertVolume(tx, volume);
-      await appendAudit(tx, actor, toVolumeAudit(volume, "volume.create", at));
-      await appendEvent(tx, poolId, toVolumeEvent(volume, "volume.created", at));
-      return volume;
-    }));
+  const timelineId = await createTimeline(tx, poolId, await lockPool(tx, poolId), volumeId);
+  const volume = { name, blockCount, labels, pool, volumeId, timelineId, createdAt: at, mappedSegments: 0 };
+  await insertVolume(tx, volume);
+  await appendAudit(tx, actor, toVolumeAudit(volume, "volume.create", at));
+  await appendEvent(tx, poolId, toVolumeEvent(volume, "volume.created", at));
+  return volume;
 }
 
 /** Adds a volume's row, and its labels. The pool is locked. */

@@ -24,6 +24,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0011_idempotency.sql",
         "0012_schedule.sql",
         "0013_staging.sql",
+        "0014_copy.sql",
       ],
       [],
       [],

@@ -71,6 +71,8 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
     ["PATCH", `/schedules/${reference}`, { json: { paused: true } }],
     notFound("schedule-not-found"),
   );
+  refuses(what, ["GET", `/copies/${reference}`], notFound("copy-not-found"));
+  refuses(what, ["DELETE", `/copies/${reference}`], notFound("copy-not-found"));
   refuses(what, ["GET", `/volumes?pool=${reference}`], notFound("pool-not-found"));
   refuses(what, ["GET", `/events?volume=${reference}`], VOLUME_NOT_FOUND);
   refuses(what, ["GET", `/events?snapshot=${reference}`], notFound("snapshot-not-found"));
@@ -212,6 +214,7 @@ for (
   refuses(what, ["POST", WRITES, { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/snapshots", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/pools", { text }], INVALID_REQUEST);
+  refuses(what, ["POST", "/snapshots/some/copies", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { text }], INVALID_REQUEST);
@@ -224,6 +227,7 @@ for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
   refuses(what, ["POST", "/volumes", { json }], INVALID_REQUEST);
   refuses(what, ["POST", WRITES, { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/pools", { json }], INVALID_REQUEST);
+  refuses(what, ["POST", "/snapshots/some/copies", { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { json }], INVALID_REQUEST);
@@ -395,6 +399,8 @@ for (
     ["/schedules/hourly", "DELETE, GET, HEAD, PATCH"],
     ["/schedules/hourly/run", "POST"],
     ["/snapshots/some/export", "GET, HEAD"],
+    ["/snapshots/some/copies", "GET, HEAD, POST"],
+    ["/copies/1", "DELETE, GET, HEAD"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],
     ["/events", "GET, HEAD"],

@@ -11,6 +11,7 @@ import {
   createTestPool,
   createTestVolume,
   type TestDoor,
+  until,
 } from "../support/door.ts";
 import { fill } from "../support/history.ts";
 import { subscribe } from "../support/websocket.ts";
@@ -20,12 +21,14 @@ const text = await Deno.readTextFile(new URL("../../openapi.yaml", import.meta.u
 const document = parse(text) as any;
 
 const ROUTES = [
+  "DELETE /copies/{copy}",
   "DELETE /schedules/{schedule}",
   "DELETE /snapshots/{snapshot}",
   "DELETE /volumes/{volume}",
   "DELETE /volumes/{volume}/blocks/{lba}",
   "GET /audit",
   "GET /audit/{id}",
+  "GET /copies/{copy}",
   "GET /devices",
   "GET /devices/{device}",
   "GET /devices/{device}/segments",
@@ -41,6 +44,7 @@ const ROUTES = [
   "GET /snapshots/{snapshot}",
   "GET /snapshots/{snapshot}/blocks/{lba}",
   "GET /snapshots/{snapshot}/changes",
+  "GET /snapshots/{snapshot}/copies",
   "GET /snapshots/{snapshot}/export",
   "GET /snapshots/{snapshot}/image",
   "GET /snapshots/{snapshot}/ranges",
@@ -58,6 +62,7 @@ const ROUTES = [
   "POST /schedules",
   "POST /schedules/{schedule}/run",
   "POST /snapshots",
+  "POST /snapshots/{snapshot}/copies",
   "POST /volumes",
   "POST /volumes/{volume}/import",
   "POST /volumes/{volume}/revert",
@@ -237,6 +242,16 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("POST /volumes", "/volumes", { json: { name: "i", pool: "p", blockCount: 1 } });
   await check("POST /volumes/{volume}/import", "/volumes/i/import?snapshot=i", { octets: exported });
   await check("GET /events", "/events?pool=p&type=volume.imported");
+  await check("POST /pools", "/pools", { json: { name: "q", blockSizeBytes: 512, segmentBlocks: 4 } });
+  await check("POST /devices", "/devices", { json: { name: "q1", pool: "q", blockCount: 40 } });
+  const copying = await check("POST /snapshots/{snapshot}/copies", "/snapshots/s/copies", {
+    json: { pool: "q" },
+  });
+  const copied = () => check("GET /copies/{copy}", `/copies/${copying.id}`);
+  await until(async () => (await copied()).status === "done");
+  await check("DELETE /copies/{copy}", `/copies/${copying.id}`);
+  await check("GET /snapshots/{snapshot}/copies", "/snapshots/s/copies?pool=p");
+  await check("GET /events", "/events?pool=p&type=copy.created,copy.progress,copy.done");
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });

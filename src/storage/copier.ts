@@ -1,0 +1,119 @@
+/**
+ * The copier: a worker that takes steps of copies ({@linkcode stepCopy}), one of each copy that it has, as long as there are any.
+ *
+ * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run.
+ * What one was at is taken up by another when its lease is over, or at once when it was stopped. Between two rounds it rests as
+ * long as the round took, so that it leaves half of what it could take to others.
+ */
+
+import type { Database } from "../database/client.ts";
+import type { Appender } from "./appender.ts";
+import { claimCopies, type Copy, CopyLostError, failCopy, releaseCopies } from "./copy.ts";
+import { stepCopy } from "./copy_step.ts";
+import { toStorageError } from "./fault.ts";
+import { createId } from "./identifier.ts";
+import type { StorageLimits } from "./limits.ts";
+import type { Pool } from "./pool.ts";
+import { type Rest, WorkLoop } from "./work_loop.ts";
+
+export interface CopierOptions {
+  readonly limits: StorageLimits;
+  readonly clock: () => Date;
+  /** By which this process appends to a pool. */
+  readonly appenderOf: (pool: Pool) => Appender;
+  /** Told that a copy has ended, and left something to flush or to reclaim. */
+  readonly onEnded?: () => void;
+  /** Told of a fault; it goes on. */
+  readonly onFault: (error: unknown) => void;
+}
+
+/** Faults that go by: the step is done again later. */
+const PASSING = ["cache-full", "database-unavailable", "outcome-unknown", "timed-out", "too-busy"];
+
+export class Copier {
+  readonly #loop: WorkLoop;
+  readonly #workerId = createId();
+
+  constructor(private readonly database: Database, private readonly options: CopierOptions) {
+    const { limits: { copyPollMs }, onFault } = options;
+    this.#loop = new WorkLoop(() => this.#round(), { retryMs: copyPollMs, onFault });
+  }
+
+  start(): void {
+    this.#loop.start();
+  }
+
+  /** Ends after the step in hand, and leaves its copies to others. */
+  async stop(): Promise<void> {
+    await this.#loop.stop();
+    try {
+      await releaseCopies(this.database, this.#workerId);
+    } catch (error) {
+      // Their leases run out.
+      this.options.onFault(error);
+    }
+  }
+
+  /** Tells it that there is something to copy. */
+  wake(): void {
+    this.#loop.wake();
+  }
+
+  /** One step of each copy that it has; answers whether any went on. */
+  async sweep(): Promise<boolean> {
+    const { clock, limits: { copyLeaseMs } } = this.options;
+    const at = clock();
+    const until = new Date(at.getTime() + copyLeaseMs);
+    let progressed = false;
+    for (const copy of await claimCopies(this.database, this.#workerId, at, until)) {
+      if (this.#loop.isStopping) break;
+      progressed = await this.#step(copy) || progressed;
+    }
+    return progressed;
+  }
+
+  async #step(copy: Copy): Promise<boolean> {
+    const { onEnded, onFault } = this.options;
+    try {
+      const progressed = await stepCopy(this.#context(), copy);
+      if (copy.phase === "telling" || copy.phase === "switching") onEnded?.();
+      return progressed;
+    } catch (error) {
+      if (error instanceof CopyLostError) return false;
+      const known = toStorageError(error);
+      if (known === undefined) onFault(error);
+      else if (PASSING.includes(known.code)) return false;
+      return await this.#fail(
+        copy,
+        known ?? {
+          code: "internal-error",
+          message: "The server failed at this copy; its log has the details",
+        },
+      );
+    }
+  }
+
+  async #fail(copy: Copy, { code, message: detail }: { code: string; message: string }): Promise<boolean> {
+    const { clock, onEnded } = this.options;
+    try {
+      await failCopy(this.database, copy, this.#workerId, { code, detail }, clock());
+    } catch (error) {
+      if (error instanceof CopyLostError) return false;
+      throw error;
+    }
+    onEnded?.();
+    return true;
+  }
+
+  #context() {
+    const { limits, clock, appenderOf } = this.options;
+    return { database: this.database, limits, clock, appenderOf, workerId: this.#workerId };
+  }
+
+  async #round(): Promise<Rest> {
+    const startedAt = performance.now();
+    const progressed = await this.sweep();
+    const { copyPollMs } = this.options.limits;
+    return progressed ? { ms: performance.now() - startedAt } : { ms: copyPollMs };
+  }
+}

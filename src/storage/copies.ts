@@ -1,0 +1,112 @@
+/**
+ * Copies as front doors see them: the verbs that a client can ask for, with references as clients write them.
+ */
+
+import type { Database } from "../database/client.ts";
+import { StorageError } from "../errors.ts";
+import type { Actor } from "./actor.ts";
+import { cancelCopy, type Copy, createCopy, getCopy, listCopies } from "./copy.ts";
+import { requireWhole } from "./covered.ts";
+import type { StorageLimits } from "./limits.ts";
+import { findMirror } from "./mirror.ts";
+import type { Page, PageRequest } from "./page.ts";
+import { getPool, type Pool } from "./pool.ts";
+import { findSnapshotPlace, getCovered, getSnapshot } from "./snapshot.ts";
+import { findVolumePlace } from "./volume.ts";
+
+/** What is to be copied, and where to. */
+export interface CopyInput {
+  readonly snapshot: string;
+  /** Where the snapshot's name is looked for. */
+  readonly sourcePool?: string;
+  /** Needed when the snapshot covers several. */
+  readonly volume?: string;
+  /** The pool that the copy is for. */
+  readonly pool: string;
+  /** The volume there that holds the copies; by default the one that does, or a new one of the volume's name. */
+  readonly name?: string;
+}
+
+export interface CopiesOptions {
+  readonly limits: StorageLimits;
+  readonly clock: () => Date;
+  /** Wakes who copies, if it is in this process. */
+  readonly onCreated: () => void;
+  /** Wakes who reclaims. */
+  readonly onCancelled: () => void;
+}
+
+export class Copies {
+  constructor(private readonly database: Database, private readonly options: CopiesOptions) {}
+
+  /**
+   * Asks for a copy of a volume as a snapshot has it, in another pool.
+   *
+   * @throws {StorageError} `outside-snapshot` when the snapshot does not cover it whole; `invalid-argument` for the snapshot's own
+   *   pool, or one of other blocks; `name-taken` when the name there is another volume's; `in-use`, `too-busy`.
+   */
+  async create(actor: Actor, input: CopyInput): Promise<Copy> {
+    const { limits, clock, onCreated } = this.options;
+    const target = await getPool(this.database, input.pool);
+    const { pool, snapshotId } = await this.#findSnapshot(input.snapshot, input.sourcePool);
+    const volumeId = input.volume === undefined
+      ? undefined
+      : (await findVolumePlace(this.database, input.volume, pool.poolId)).volumeId;
+    const covered = requireWhole(await getCovered(this.database, pool.poolId, snapshotId, volumeId));
+    requireOtherPool(pool, target);
+    const source = { poolId: pool.poolId, volumeId: covered.volumeId, blockCount: covered.volumeBlocks };
+    const at = clock();
+    const copy = await createCopy(
+      this.database,
+      actor,
+      {
+        snapshot: await getSnapshot(this.database, snapshotId, pool.poolId),
+        volumeId: covered.volumeId,
+        targetPoolId: target.poolId,
+        targetVolumeId: await findMirror(this.database, actor, target, source, input.name, limits, at),
+      },
+      limits,
+      at,
+    );
+    onCreated();
+    return copy;
+  }
+
+  /** @throws {StorageError} `copy-not-found`. */
+  async get(copyId: string): Promise<Copy> {
+    return await getCopy(this.database, copyId);
+  }
+
+  /** The copies of a snapshot, oldest first. */
+  async list(snapshot: string, pool: string | undefined, page: PageRequest): Promise<Page<Copy>> {
+    const place = await this.#findSnapshot(snapshot, pool);
+    return await listCopies(this.database, place.pool.poolId, place.snapshotId, page);
+  }
+
+  /** Cancels a copy; one that has ended stays as it is. Answers how it stands then. */
+  async cancel(actor: Actor, copyId: string): Promise<Copy> {
+    const { clock, onCancelled } = this.options;
+    await cancelCopy(this.database, actor, await getCopy(this.database, copyId), clock());
+    onCancelled();
+    return await getCopy(this.database, copyId);
+  }
+
+  async #findSnapshot(reference: string, pool: string | undefined) {
+    const poolId = pool === undefined ? undefined : (await getPool(this.database, pool)).poolId;
+    return await findSnapshotPlace(this.database, reference, poolId);
+  }
+}
+
+function requireOtherPool(source: Pool, target: Pool): void {
+  if (source.poolId === target.poolId) {
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot copy to pool ${target.name}: the snapshot is there already, and can be cloned`,
+    );
+  }
+  if (source.blockSizeBytes === target.blockSizeBytes) return;
+  throw new StorageError(
+    "invalid-argument",
+    `Cannot copy to pool ${target.name}: expected blocks of ${source.blockSizeBytes} bytes, it has ${target.blockSizeBytes}`,
+  );
+}
