@@ -14,6 +14,7 @@ import { toStorageError } from "./fault.ts";
 import { createId } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
+import { isPassing } from "./staged_writer.ts";
 import { type Rest, WorkLoop } from "./work_loop.ts";
 
 export interface CopierOptions {
@@ -27,8 +28,8 @@ export interface CopierOptions {
   readonly onFault: (error: unknown) => void;
 }
 
-/** Faults that go by: the step is done again later. */
-const PASSING = ["cache-full", "database-unavailable", "outcome-unknown", "timed-out", "too-busy"];
+/** Faults of the database that go by: the step is done again later. */
+const PASSING = ["database-unavailable", "outcome-unknown", "timed-out"];
 
 export class Copier {
   readonly #loop: WorkLoop;
@@ -79,10 +80,11 @@ export class Copier {
       if (copy.phase === "telling" || copy.phase === "switching") onEnded?.();
       return progressed;
     } catch (error) {
-      if (error instanceof CopyLostError) return false;
+      if (error instanceof CopyLostError || isPassing(error)) return false;
       const known = toStorageError(error);
-      if (known === undefined) onFault(error);
-      else if (PASSING.includes(known.code)) return false;
+      const goesBy = known !== undefined && PASSING.includes(known.code);
+      if (known === undefined || goesBy) onFault(error);
+      if (goesBy) return false;
       return await this.#fail(
         copy,
         known ?? {

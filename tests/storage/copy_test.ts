@@ -449,6 +449,24 @@ Deno.test("a snapshot that is copied, or compared with, cannot be deleted, and a
   assertEquals((await storage.copies.get(copy.copyId)).status, "done");
 });
 
+Deno.test("a copy goes on when the last copy, which it is based on, is deleted meanwhile", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  await copied(vault, "s");
+  await storage.append(TESTER, "v", "main", [write(3, 90), { lba: 22, trim: 5 }]);
+  const copy = await copyOf(vault, await take(vault, "t"));
+  const copier = vault.createCopier();
+  while ((await storage.copies.get(copy.copyId)).phase !== "copying") await copier.sweep();
+  await vault.drain();
+  await storage.deleteSnapshot(TESTER, "s", "vault");
+  await reclaimAll(vault.test.database);
+  const done = await run(vault, copy, copier);
+  assertEquals([done.status, done.bytesCopied], ["done", BLOCK_BYTES]);
+  await assertEqual(vault, done);
+  await reclaimAll(vault.test.database);
+  await assertEqual(vault, done);
+});
+
 Deno.test("a copy can be cancelled in any phase, and gives its space back; one that has ended stays as it is", async () => {
   await using vault = await createVault();
   const { storage } = vault;
