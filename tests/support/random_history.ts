@@ -4,7 +4,7 @@
  * fast-check shrinks a history that fails and prints it with its seed.
  */
 
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { transact } from "../../src/database/client.ts";
 import { STORAGE_LIMITS } from "../../src/config.ts";
@@ -82,6 +82,18 @@ const step = fc.oneof(
       safe: fc.boolean(),
     }),
   },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      act: fc.constant("import" as const),
+      of: fc.nat(9),
+      /** None: all there is. */
+      from: fc.option(fc.nat(9), { nil: undefined }),
+      lba: fc.nat(BLOCKS - 1),
+      count: fc.integer({ min: 1, max: 9 }),
+      breaks: fc.boolean(),
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ act: fc.constant("delete snapshot" as const), of: fc.nat(9) }) },
   { weight: 1, arbitrary: fc.record({ act: fc.constant("delete volume" as const), of: fc.nat(9) }) },
   { weight: 3, arbitrary: fc.record({ act: fc.constant("flush" as const) }) },
@@ -97,6 +109,9 @@ interface Taken {
   readonly frozen: Frozen;
   heldUntil: number;
 }
+
+/** Why a volume does not take a difference to a base. */
+const BASE_REFUSALS = ["volume-changed", "unrelated-snapshots", "outside-snapshot", "snapshot-not-found"];
 
 /** How long a hold lasts, in steps. */
 const HOLD_STEPS = 7;
@@ -130,6 +145,8 @@ class History {
         return await this.#clone(step.of, step.from);
       case "revert":
         return await this.#revert(step.of, step.from, step.safe);
+      case "import":
+        return await this.#import(step);
       case "delete snapshot": {
         const index = step.of % Math.max(1, this.#snapshots.length);
         if (await this.#deleteSnapshot(this.#snapshots[index])) this.#snapshots.splice(index, 1);
@@ -353,6 +370,38 @@ class History {
       this.#remember(safetySnapshotId, new Map([[volume.id, volume.stamps]]));
     }
     volume.stamps = [...stamps];
+  }
+
+  /** Some blocks are written and the first one is cleared, as a whole or not at all. */
+  async #import({ of, from, lba, count: most, breaks }: Extract<Step, { act: "import" }>): Promise<void> {
+    if (this.#snapshots.length >= SNAPSHOTS_MAX) return;
+    const volume = this.#volumes[of % this.#volumes.length];
+    const base = from === undefined ? undefined : this.#snapshots[from % this.#snapshots.length];
+    if (from !== undefined && base === undefined) return;
+    const first = this.#stamp + 1;
+    const count = Math.min(most, BLOCKS - lba);
+    this.#stamp += count;
+    async function* parts() {
+      if (lba > 0) yield { lba: 0, blockCount: 1 };
+      yield await Promise.resolve({ lba, data: fill(first, count, BLOCK_BYTES) });
+      if (breaks) throw new Error("broken off");
+    }
+    const input = { blockCount: BLOCKS, ...(base === undefined ? {} : { base: base.id }) };
+    const importing = this.test.storage.importVolume(TESTER, volume.id, undefined, input, parts());
+    const outcome = await importing.catch((error: Error & { code?: string }) => error);
+    if (outcome instanceof Error) {
+      const isRefused = base !== undefined && BASE_REFUSALS.includes(String(outcome.code));
+      assert(isRefused || (breaks && outcome.message === "broken off"), outcome.message);
+      return;
+    }
+    assert(!breaks);
+    // A base may be of the volume that this one was cloned from.
+    const had = [...(base?.frozen.values() ?? [volume.stamps])].map(String);
+    assert(had.includes(String(volume.stamps)), "it was equal to its base");
+    volume.stamps = base === undefined ? Array(BLOCKS).fill(0) : [...volume.stamps];
+    if (lba > 0) volume.stamps[0] = 0;
+    for (let i = 0; i < count; i++) volume.stamps[lba + i] = first + i;
+    this.#remember(outcome.snapshotId, new Map([[volume.id, [...volume.stamps]]]));
   }
 
   /** Deletes it unless it is held. One that was pending stays as a record. */
