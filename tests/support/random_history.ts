@@ -16,8 +16,6 @@ import { assertSpaceIsSound } from "./audit_space.ts";
 import { fill, readStamps } from "./history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "./storage.ts";
 
-const STEPS_MIN = 100;
-const STEPS_MAX = 110;
 /** Steps between two looks at everything. */
 const CHECK_EVERY = 10;
 const BLOCKS = 22;
@@ -441,12 +439,13 @@ function toMoment(minutes: number): Date {
   return new Date(Date.UTC(2026, 0, 1) + minutes * 60_000);
 }
 
-/** Runs so many histories of at least 100 steps each, and answers how many steps that were. */
-export async function runHistories(runs: number, seed?: number): Promise<number> {
+/** Runs so many histories of at least so many steps each, and answers how many steps that were. */
+export async function runHistories(runs: number, stepsMin: number, seed?: number): Promise<number> {
   let taken = 0;
+  const length = { minLength: stepsMin, maxLength: Math.ceil(stepsMin * 1.1) };
   await fc.assert(
     fc.asyncProperty(
-      fc.array(step, { minLength: STEPS_MIN, maxLength: STEPS_MAX, size: "max" }),
+      fc.array(step, { ...length, size: "max" }),
       async (steps) => {
         taken += steps.length;
         await runHistory(steps);
