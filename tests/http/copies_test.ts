@@ -120,3 +120,29 @@ Deno.test("a copy that runs is listed, keeps its source from being deleted, and 
     "copy.cancel",
   ]);
 });
+
+Deno.test("POST …/copies sent again under its Idempotency-Key is one copy, also where its first answer was lost", async () => {
+  await using own = await createTestDoor();
+  const { database } = own.system.test;
+  await createTestPool(own, "vault");
+  await createTestVolume(own, "v");
+  await own.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
+  const ask = () =>
+    own.call("POST", "/snapshots/s/copies", { json: { pool: "vault" }, headers: { "idempotency-key": "k" } });
+  const first = await ask();
+  assertEquals(first.status, 202);
+  const again = await ask();
+  assertEquals([again.status, again.body, again.headers.get("idempotent-replayed")], [
+    202,
+    first.body,
+    "true",
+  ]);
+  await database.$client`
+    update idempotency_keys set status = null, body = null, content_type = null, lease_until = created_at`;
+  const remade = await ask();
+  assertEquals([remade.status, remade.body, remade.headers.get("location")], [
+    202,
+    first.body,
+    `/copies/${first.body.id}`,
+  ]);
+});
