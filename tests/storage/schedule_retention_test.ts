@@ -8,7 +8,7 @@ import { retainStep } from "../../src/storage/schedule_retention.ts";
 import type { Scheduler } from "../../src/storage/scheduler.ts";
 import type { Snapshot } from "../../src/storage/snapshot.ts";
 import { until } from "../support/door.ts";
-import { createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
 
 const START_MS = Date.UTC(2026, 10, 25, 10);
 const HOUR_MS = 3_600_000;
@@ -99,6 +99,27 @@ Deno.test("without rules nothing goes; rules that are given later are applied in
   await test.storage.schedules.change(TESTER, "s", undefined, { keep: null });
   await test.run();
   assertEquals(await test.left(), ["18", "19", "20", "21"]);
+});
+
+Deno.test("what is on its way into another pool stays, and goes when the copy has ended", async () => {
+  await using test = await createRetained({ last: 1 });
+  const { storage } = test;
+  await storage.schedules.change(TESTER, "s", undefined, { keep: { last: 9 } });
+  for (let hour = 11; hour <= 13; hour++) await test.run();
+  await storage.createPool(TESTER, {
+    name: "vault",
+    blockSizeBytes: BLOCK_BYTES,
+    segmentBlocks: 4,
+    cacheBytesMax: 2 ** 20,
+  });
+  const { snapshotId: snapshot } = await test.of(12);
+  const { copyId } = await storage.copies.create(TESTER, { snapshot, pool: "vault" });
+  await storage.schedules.change(TESTER, "s", undefined, { keep: { last: 1 } });
+  await test.run();
+  assertEquals(await test.left(), ["12", "14"]);
+  await storage.copies.cancel(TESTER, copyId);
+  await test.run();
+  assertEquals(await test.left(), ["15"]);
 });
 
 Deno.test("what is held, pending, cloned or reverted to stays, counts for the rules, and goes when nothing holds it", async () => {
