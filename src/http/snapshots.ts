@@ -238,7 +238,7 @@ const deleteRoute = createRoute({
   summary: "Delete a snapshot, or cancel it while it is pending",
   description:
     "Answers at once; its space is reclaimed in the background. A cancelled one stays as a record, without its name, " +
-    "until it is deleted too.",
+    "until it is deleted too. Not while it is held (409 `held`), or a copy reads it (409 `in-use`).",
   tags: ["snapshots"],
   request: { params, query: PoolQuery },
   responses: { 204: { description: "Deleted or cancelled" }, default: PROBLEM_RESPONSE },

@@ -418,6 +418,18 @@ export async function getCovered(
   );
 }
 
+/** All that a snapshot covers, which may be none, also when it is gone. */
+export async function listCovered(
+  { $client }: Connection,
+  poolId: string,
+  snapshotId: string,
+): Promise<CoveredVolume[]> {
+  const rows = await $client<CoveredRow[]>`
+    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks from snapshot_volumes
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId} order by volume_id`;
+  return rows.map(toCoveredVolume);
+}
+
 /**
  * Demands that there is a snapshot whose contents can be read. What was read before is then right: nothing of a snapshot is
  * reclaimed before it is gone.

@@ -25,7 +25,7 @@ import { createId } from "./identifier.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { findPartsSince, isWritten } from "./ranges.ts";
 import { appendReclaims } from "./reclaim.ts";
-import { getSnapshot, requireReadable } from "./snapshot.ts";
+import { listCovered, requireReadable } from "./snapshot.ts";
 import { closeEpochs, createTimeline, EPOCH_LIVE, readOpenEpoch, type TimelinePoint } from "./timeline.ts";
 import { getVolume, switchTimeline, type Volume } from "./volume.ts";
 
@@ -152,8 +152,8 @@ async function closeOpenEpoch(tx: Transaction, poolId: string, timelineId: numbe
 
 async function findUnchangedBase(tx: Transaction, current: Volume, baseId: string): Promise<TimelinePoint> {
   const { pool: { poolId }, timelineId, blockCount } = current;
-  const { volumes } = await getSnapshot(tx, baseId, poolId);
   await requireReadable(tx, poolId, baseId);
+  const volumes = await listCovered(tx, poolId, baseId);
   const live = { timelineId, epoch: EPOCH_LIVE };
   const { base, parts } = await findPartsSince(tx, poolId, live, volumes);
   requireWhole(base);

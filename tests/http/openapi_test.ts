@@ -251,7 +251,13 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await until(async () => (await copied()).status === "done");
   await check("DELETE /copies/{copy}", `/copies/${copying.id}`);
   await check("GET /snapshots/{snapshot}/copies", "/snapshots/s/copies?pool=p");
-  await check("GET /events", "/events?pool=p&type=copy.created,copy.progress,copy.done");
+  await check("POST /pools", "/pools", { json: { name: "r", blockSizeBytes: 512, segmentBlocks: 4 } });
+  const failing = await check("POST /snapshots/{snapshot}/copies", "/snapshots/s/copies?pool=p", {
+    json: { pool: "r" },
+  });
+  const failed = () => check("GET /copies/{copy}", `/copies/${failing.id}`);
+  await until(async () => (await failed()).status === "failed");
+  await check("GET /events", "/events?pool=p&type=copy.created,copy.progress,copy.done,copy.failed");
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });
