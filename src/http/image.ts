@@ -6,7 +6,7 @@
  */
 
 import { createRoute, z } from "@hono/zod-openapi";
-import type { SnapshotImage } from "../storage/storage.ts";
+import type { SnapshotImage } from "../storage/snapshot_image.ts";
 import { type ByteRange, chooseBytes } from "./byte_range.ts";
 import { type Door, type DoorApp, OCTETS } from "./door.ts";
 import { HttpError } from "./errors.ts";

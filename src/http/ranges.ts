@@ -3,8 +3,8 @@
  */
 
 import { createRoute, z } from "@hono/zod-openapi";
+import type { RangePageRequest } from "../storage/range_page.ts";
 import type { FoundRange } from "../storage/ranges.ts";
-import type { RangePageRequest } from "../storage/storage.ts";
 import type { Door, DoorApp, HttpLimits } from "./door.ts";
 import {
   Count,

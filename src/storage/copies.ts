@@ -10,9 +10,9 @@ import { requireWhole } from "./covered.ts";
 import type { StorageLimits } from "./limits.ts";
 import { findMirror } from "./mirror.ts";
 import type { Page, PageRequest } from "./page.ts";
-import { getPool, type Pool } from "./pool.ts";
-import { findSnapshotPlace, getCovered, getSnapshot } from "./snapshot.ts";
-import { findVolumePlace } from "./volume.ts";
+import { findPoolId, getPool, type Pool } from "./pool.ts";
+import { findSnapshotPlace, getSnapshot } from "./snapshot.ts";
+import { findCoveredPlace } from "./snapshot_image.ts";
 
 /** What is to be copied, and where to. */
 export interface CopyInput {
@@ -48,11 +48,9 @@ export class Copies {
   async create(actor: Actor, input: CopyInput): Promise<Copy> {
     const { limits, clock, onCreated } = this.options;
     const target = await getPool(this.database, input.pool);
-    const { pool, snapshotId } = await this.#findSnapshot(input.snapshot, input.sourcePool);
-    const volumeId = input.volume === undefined
-      ? undefined
-      : (await findVolumePlace(this.database, input.volume, pool.poolId)).volumeId;
-    const covered = requireWhole(await getCovered(this.database, pool.poolId, snapshotId, volumeId));
+    const place = await findCoveredPlace(this.database, input.snapshot, input.sourcePool, input.volume);
+    const { pool, snapshotId } = place;
+    const covered = requireWhole(place.covered);
     requireOtherPool(pool, target);
     const source = { poolId: pool.poolId, volumeId: covered.volumeId, blockCount: covered.volumeBlocks };
     const at = clock();
@@ -79,7 +77,8 @@ export class Copies {
 
   /** The copies of a snapshot, oldest first. */
   async list(snapshot: string, pool: string | undefined, page: PageRequest): Promise<Page<Copy>> {
-    const place = await this.#findSnapshot(snapshot, pool);
+    const poolId = await findPoolId(this.database, pool);
+    const place = await findSnapshotPlace(this.database, snapshot, poolId);
     return await listCopies(this.database, place.pool.poolId, place.snapshotId, page);
   }
 
@@ -89,11 +88,6 @@ export class Copies {
     await cancelCopy(this.database, actor, await getCopy(this.database, copyId), clock());
     onCancelled();
     return await getCopy(this.database, copyId);
-  }
-
-  async #findSnapshot(reference: string, pool: string | undefined) {
-    const poolId = pool === undefined ? undefined : (await getPool(this.database, pool)).poolId;
-    return await findSnapshotPlace(this.database, reference, poolId);
   }
 }
 

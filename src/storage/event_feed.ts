@@ -8,6 +8,7 @@
 
 import type { Database } from "../database/client.ts";
 import { EVENT_CHANNEL, type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
+import type { StorageLimits } from "./limits.ts";
 
 /** How long a follower waits for a wake-up before it looks all the same. */
 const POLL_MS = 1_000;
@@ -18,7 +19,10 @@ export class EventFeed {
   readonly #waiting = new Map<string, Set<() => void>>();
   #unlisten?: () => Promise<void>;
 
-  constructor(private readonly database: Database) {}
+  constructor(
+    private readonly database: Database,
+    private readonly limits: Pick<StorageLimits, "flushWaitMsMax" | "flushWaitPollMs">,
+  ) {}
 
   /** Starts listening, on a connection of its own. */
   async start(): Promise<void> {
@@ -60,11 +64,16 @@ export class EventFeed {
     }
   }
 
-  /** Waits for the next event of a pool, at most `ms`. */
-  async whenChanged(poolId: string, ms: number, signal: AbortSignal): Promise<void> {
-    const changed = Promise.withResolvers<void>();
-    using _ = this.#whenWoken(poolId, changed.resolve);
-    await waitFor(changed.promise, ms, signal);
+  /** Looks again at each event of the pool and at each poll, until the longest wait is over or `signal` is aborted. */
+  async *looks(poolId: string, signal: AbortSignal): AsyncGenerator<void> {
+    const { flushWaitMsMax, flushWaitPollMs } = this.limits;
+    const over = AbortSignal.any([signal, AbortSignal.timeout(flushWaitMsMax)]);
+    while (!over.aborted) {
+      yield;
+      const changed = Promise.withResolvers<void>();
+      using _ = this.#whenWoken(poolId, changed.resolve);
+      await waitFor(changed.promise, flushWaitPollMs, over);
+    }
   }
 
   #whenWoken(poolId: string, resolve: () => void): Disposable {

@@ -71,6 +71,9 @@ export interface NewPool {
   readonly cacheBytesMax: number;
 }
 
+/** The pool that is meant where none is named. */
+export const DEFAULT_POOL = "main";
+
 /** Largest segment: its blocks share one row's worth of work in the flusher. */
 export const SEGMENT_BYTES_MAX = 4 * 1024 * 1024;
 
@@ -205,6 +208,14 @@ export async function getPool(connection: Connection, reference: string): Promis
   const rows = await connection.select().from(pools)
     .where(isId(reference) ? eq(pools.poolId, reference) : eq(pools.name, reference));
   return requireOne(rows, "pool-not-found", reference);
+}
+
+/** The id of a pool, if one is named. @throws {StorageError} `pool-not-found`. */
+export async function findPoolId(
+  connection: Connection,
+  reference: string | undefined,
+): Promise<string | undefined> {
+  return reference === undefined ? undefined : (await getPool(connection, reference)).poolId;
 }
 
 /** How the pool stands. @throws {StorageError} `pool-not-found`. */

@@ -6,7 +6,7 @@ import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import type { Page, PageRequest } from "./page.ts";
-import { getPool, type Pool } from "./pool.ts";
+import { DEFAULT_POOL, findPoolId, getPool, type Pool } from "./pool.ts";
 import {
   changeSchedule,
   createSchedule,
@@ -34,7 +34,6 @@ export interface ScheduleChangeInput extends Omit<ScheduleChange, "volumeIds"> {
 }
 
 export interface SchedulesOptions extends RunContext {
-  readonly defaultPool: string;
   /** Told that something may be due earlier than it was. */
   readonly onChanged: () => void;
   /** Told that a marker was placed. */
@@ -54,11 +53,11 @@ export class Schedules {
   }
 
   async get(reference: string, pool?: string): Promise<Schedule> {
-    return await getSchedule(this.database, reference, await this.#poolId(pool));
+    return await getSchedule(this.database, reference, await findPoolId(this.database, pool));
   }
 
   async list(pool: string | undefined, page: PageRequest): Promise<Page<Schedule>> {
-    return await listSchedules(this.database, await this.#poolId(pool), page);
+    return await listSchedules(this.database, await findPoolId(this.database, pool), page);
   }
 
   async change(
@@ -102,12 +101,15 @@ export class Schedules {
     references: string[] | undefined,
     poolReference: string | undefined,
   ): Promise<{ pool: Pool; volumeIds?: string[] }> {
-    const { defaultPool } = this.options;
     if (references === undefined) {
-      return { pool: await getPool(this.database, poolReference ?? defaultPool) };
+      return { pool: await getPool(this.database, poolReference ?? DEFAULT_POOL) };
     }
-    const volumes = await getVolumes(this.database, references, await this.#poolId(poolReference));
-    const pool = volumes[0]?.pool ?? await getPool(this.database, poolReference ?? defaultPool);
+    const volumes = await getVolumes(
+      this.database,
+      references,
+      await findPoolId(this.database, poolReference),
+    );
+    const pool = volumes[0]?.pool ?? await getPool(this.database, poolReference ?? DEFAULT_POOL);
     if (volumes.some((volume) => volume.pool.poolId !== pool.poolId)) {
       throw new StorageError(
         "invalid-argument",
@@ -115,9 +117,5 @@ export class Schedules {
       );
     }
     return { pool, volumeIds: volumes.map(({ volumeId }) => volumeId) };
-  }
-
-  async #poolId(reference: string | undefined): Promise<string | undefined> {
-    return reference === undefined ? undefined : (await getPool(this.database, reference)).poolId;
   }
 }

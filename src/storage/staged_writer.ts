@@ -8,12 +8,13 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import { ENTRY_BYTES, type Trim, type Write } from "./append.ts";
+import type { Trim, Write } from "./append.ts";
 import type { Appender } from "./appender.ts";
 import type { BlockRange } from "./block.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
 import { findLineage, listAllocated } from "./ranges.ts";
+import { weighWrites } from "./request_size.ts";
 import { isGivenUp, keepStaging, type Staging } from "./staging.ts";
 
 /** Data of one append. */
@@ -120,7 +121,7 @@ export class StagedWriter {
       priority: actor.priority,
       writes,
       sizeBytes,
-      weightBytes: sizeBytes + this.#countTrimEntries(writes) * ENTRY_BYTES,
+      weightBytes: weighWrites(writes, sizeBytes, this.pool),
     };
     for (const givesUpAt = performance.now() + waitMsMax;;) {
       try {
@@ -132,14 +133,6 @@ export class StagedWriter {
       }
       await new Promise((resolve) => setTimeout(resolve, flushWaitPollMs));
     }
-  }
-
-  #countTrimEntries(writes: (Write | Trim)[]): number {
-    const { segmentBlocks } = this.pool;
-    return writes.reduce(
-      (sum, write) => sum + ("data" in write ? 0 : Math.ceil(write.trim / segmentBlocks) + 1),
-      0,
-    );
   }
 
   /** Puts the lease off when half of it is over. */
