@@ -32,7 +32,7 @@ import { completeAudit } from "./audit.ts";
 import { appendEvent } from "./event.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
-import { toProgress } from "./snapshot.ts";
+import { toProgress } from "./seal_progress.ts";
 
 /** Where a step can be interrupted by a test: after the numbered step of that name. */
 export type FlushPoint = "locked" | "chosen" | "copied" | "deleted" | "sealed" | "moved";

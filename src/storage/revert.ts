@@ -15,15 +15,11 @@ import { appendAudit } from "./audit.ts";
 import { requireWhole } from "./covered.ts";
 import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
+import { type MarkerRequest, type PlacedMarker, placeMarkerWithin } from "./marker.ts";
 import { lockPool, type PoolHead } from "./pool.ts";
 import { appendReclaims } from "./reclaim.ts";
-import {
-  getCovered,
-  type MarkerRequest,
-  type PlacedMarker,
-  placeMarkerWithin,
-  requireNewSnapshotName,
-} from "./snapshot.ts";
+import { getCovered } from "./snapshot.ts";
+import { requireNewSnapshotName } from "./snapshot_name.ts";
 import { createTimeline, EPOCH_LIVE } from "./timeline.ts";
 import { getVolume, switchTimeline, toVolumeAudit, toVolumeEvent, type Volume } from "./volume.ts";
 

@@ -26,6 +26,7 @@ import { toStorageError } from "./fault.ts";
 import type { HeadMove } from "./head_move.ts";
 import { findCarrying, parseLabelSelector } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
+import { type PlacedMarker, placeMarkerWithin } from "./marker.ts";
 import { lockPool, type Pool, type PoolHead } from "./pool.ts";
 import {
   findSchedule,
@@ -38,8 +39,8 @@ import {
   toSnapshotName,
   updateSchedule,
 } from "./schedule.ts";
-import { type PlacedMarker, placeMarkerWithin, requireNewSnapshotName } from "./snapshot.ts";
 import { encodeSnapshotCommand, toMarkerRequest } from "./snapshot_command.ts";
+import { requireNewSnapshotName } from "./snapshot_name.ts";
 
 /** Where a run that takes a snapshot may end, for tests. */
 export type RunPoint = "locked" | "chosen" | "placed" | "told";

@@ -7,7 +7,8 @@
  */
 
 import type { Database } from "../database/client.ts";
-import { type ClientShare, estimateSeal, type Snapshot } from "./snapshot.ts";
+import { type ClientShare, estimateSeal } from "./seal_progress.ts";
+import type { Snapshot } from "./snapshot.ts";
 
 /** Clients that are told one by one; the others are one share together. */
 export const PREVIEW_CLIENTS_MAX = 20;

@@ -22,8 +22,8 @@ import type { Actor } from "./actor.ts";
 import type { VolumeRange } from "./covered.ts";
 import { NAME_PATTERN } from "./identifier.ts";
 import type { Labels } from "./label.ts";
+import { type MarkerRequest, type PlacedMarker, placeMarker } from "./marker.ts";
 import type { Pool } from "./pool.ts";
-import { type MarkerRequest, type PlacedMarker, placeMarker } from "./snapshot.ts";
 
 /** A snapshot request in words. Neither `volumeIds` nor a range means every volume of the pool. */
 export interface SnapshotRequest {
