@@ -22,6 +22,7 @@ import { openPostgresBed } from "./postgres_bed.ts";
 import { putBench } from "./put.ts";
 import { queueBench } from "./queue.ts";
 import { readBench } from "./read.ts";
+import { readDepthBench } from "./read_depth.ts";
 import { formatReport, type Report, toJson } from "./report.ts";
 import { sealBench } from "./seal.ts";
 import { stallBench } from "./stall.ts";
@@ -33,6 +34,7 @@ const BENCHES: readonly Bench[] = [
   putBench,
   flushBench,
   readBench,
+  readDepthBench,
   imageBench,
   stallBench,
   afterBench,

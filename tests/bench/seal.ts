@@ -12,6 +12,7 @@
 
 import type { Bed, BenchDatabase, BenchServer } from "./bed.ts";
 import type { Bench, OpenBench, Row, Sample } from "./bench.ts";
+import { insertSnapshots } from "./insert_snapshots.ts";
 import { median } from "./statistics.ts";
 import { timeSeconds } from "./stopwatch.ts";
 import { ServerClient } from "./server_client.ts";
@@ -99,7 +100,8 @@ async function createVolumes(bed: Bed, database: BenchDatabase, client: ServerCl
     oftenCut: await create("often-cut", GIB_BLOCKS, FEW_MAPPED_BLOCKS),
   };
   await client.drain();
-  await insertSnapshots(database, volumes.oftenCut, bed.scaled(SNAPSHOTS_BEFORE, SNAPSHOTS_BEFORE_QUICK));
+  const count = bed.scaled(SNAPSHOTS_BEFORE, SNAPSHOTS_BEFORE_QUICK);
+  await insertSnapshots(database, volumes.oftenCut, { count });
   return volumes;
 }
 
@@ -108,49 +110,6 @@ function spreadOverSlots(mappedBlocks: number, blockCount: number): Uint32Array 
   const slotCount = Math.ceil(mappedBlocks / SEGMENT_BLOCKS);
   const stride = Math.floor(blockCount / SEGMENT_BLOCKS / slotCount);
   return Uint32Array.from({ length: slotCount }, (_, index) => index * stride * SEGMENT_BLOCKS);
-}
-
-/**
- * What so many snapshots of a volume leave when they are sealed: taking them one after the other would be most of the time of this
- * bench. The cache is empty, and nobody else is at the pool.
- */
-async function insertSnapshots({ database }: BenchDatabase, volumeId: string, count: number): Promise<void> {
-  await database.$client.begin(async (tx) => {
-    const [{ pool_id, timeline_id, block_count, open_epoch, sequence_appended, event_id }] = await tx`
-      select v.pool_id, v.timeline_id, v.block_count, t.open_epoch, h.sequence_appended, e.event_id
-      from volumes v join timelines t using (pool_id, timeline_id) join pool_heads h using (pool_id)
-      join event_heads e using (pool_id)
-      where v.volume_id = ${volumeId} for update of h`;
-    await tx`
-      create temporary table made on commit drop as
-      select i, gen_random_uuid() as snapshot_id, gen_random_uuid() as audit_id, now() as at
-      from generate_series(1, ${count}::integer) i`;
-    await tx`
-      insert into snapshots (pool_id, snapshot_id, status, marker_sequence, bytes_before, audit_id, created_at, sealed_at)
-      select ${pool_id}, snapshot_id, 'sealed', ${sequence_appended}::bigint + i, 0, audit_id, at, at from made`;
-    await tx`
-      insert into snapshot_volumes (pool_id, snapshot_id, volume_id, timeline_id, epoch, volume_blocks, covered)
-      select ${pool_id}, snapshot_id, ${volumeId}, ${timeline_id}, ${open_epoch}::bigint + i - 1, ${block_count}::bigint,
-        int8multirange(int8range(0, ${block_count}::bigint))
-      from made`;
-    await tx`
-      insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, cdb, scsi_status,
-        phases, marker_sequence)
-      select ${pool_id}, audit_id, at, audit_id, 'bench', 'bench', 'snapshot.create', snapshot_id,
-        decode('c00100000000', 'hex'), 'GOOD', '[]', ${sequence_appended}::bigint + i from made`;
-    await tx`
-      insert into events (pool_id, event_id, type, at, snapshot_id, body)
-      select ${pool_id}, ${event_id}::bigint + 2 * i - k, case k when 1 then 'marker.committed' else 'snapshot.sealed' end,
-        at, snapshot_id, jsonb_build_object('sequence', ${sequence_appended}::bigint + i)
-      from made cross join generate_series(0, 1) k`;
-    await tx`update timelines set open_epoch = open_epoch + ${count}
-      where pool_id = ${pool_id} and timeline_id = ${timeline_id}`;
-    await tx`update pool_heads set sequence_appended = sequence_appended + ${count}, map_version = map_version + ${count}
-      where pool_id = ${pool_id}`;
-    await tx`update pool_tails set sequence_flushed = sequence_flushed + ${count},
-      entries_flushed = entries_flushed + ${count} where pool_id = ${pool_id}`;
-    await tx`update event_heads set event_id = event_id + 2 * ${count} where pool_id = ${pool_id}`;
-  });
 }
 
 async function compare(bed: Bed, server: BenchServer, volumes: Volumes): Promise<Sample[]> {
