@@ -17,6 +17,8 @@
  * Without a reader that goes, rows become equal in a live volume's open epoch: where the newest reader does not read all slots, or
  * went while nothing was written. So when a snapshot closes such an epoch, what that has overwritten is looked at too.
  *
+ * The youngest rows go first, so that a block moves once, into what is left in the end, and not from one epoch to the next.
+ *
  * A step is one bounded transaction. It holds the pool's tail, the right to move blocks, so it and the flusher take turns.
  * Killed anywhere, it did nothing.
  */
@@ -25,7 +27,13 @@ import type { Transaction } from "../database/client.ts";
 import { appendEvent } from "./event.ts";
 import { createId } from "./identifier.ts";
 import { lockTail } from "./pool.ts";
-import { firstReader, snapshotsReading, timelinesReading, wholeReaderBelow } from "./slot_reader.ts";
+import {
+  firstReader,
+  snapshotsReading,
+  timelinesReading,
+  wholeReaderBelow,
+  wholeReaderFrom,
+} from "./slot_reader.ts";
 import { countReturned } from "./space.ts";
 import { markChanged } from "./space_change.ts";
 import type { TimelinePoint } from "./timeline.ts";
@@ -53,12 +61,42 @@ interface Task {
   closed: boolean;
 }
 
+/**
+ * The task that was left alone longest; or, when several readers of a timeline went that stood next to each other, the youngest of
+ * their tasks that is still to come by all that this one would look at.
+ */
 async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefined> {
+  const { $client } = tx;
   await lockTail(tx, poolId);
-  const [task] = await tx.$client<Task[]>`
-    select reclaim_id, timeline_id, epoch, done_epoch, done_slot, waiting, segments_returned, closed
-    from reclaims where pool_id = ${poolId} order by looked_at, reclaim_id limit 1`;
+  const [task] = await $client<Task[]>`
+    select t.reclaim_id, t.timeline_id, t.epoch, t.done_epoch, t.done_slot, t.waiting, t.segments_returned, t.closed
+    from (
+      select reclaim_id, timeline_id, epoch, closed from reclaims
+      where pool_id = ${poolId} order by looked_at, reclaim_id limit 1
+    ) first
+    join reclaims t on t.pool_id = ${poolId} and t.timeline_id = first.timeline_id and t.closed = first.closed
+    where t.reclaim_id = first.reclaim_id or (
+      not t.closed and (t.done_epoch < 0 or t.done_epoch > first.epoch) and t.epoch > first.epoch and t.epoch <= ${
+    wholeReaderFrom($client, poolId, $client`first.timeline_id`, $client`first.epoch`)
+  }
+    )
+    order by t.epoch desc, t.reclaim_id limit 1`;
   return task;
+}
+
+/** Ends the tasks that are to look at nothing but what `task` is still to look at. Answers what they have returned. */
+async function deleteCoveredTasks(
+  tx: Transaction,
+  poolId: string,
+  { reclaim_id: reclaimId, timeline_id: timelineId, epoch, done_epoch: doneEpoch }: Task,
+  above: number,
+): Promise<number> {
+  const rows = await tx.$client<{ segments_returned: number }[]>`
+    delete from reclaims
+    where pool_id = ${poolId} and timeline_id = ${timelineId} and not closed and reclaim_id <> ${reclaimId}
+      and epoch > ${above} and epoch < ${doneEpoch < 0 ? epoch + 1 : doneEpoch}::bigint
+    returning segments_returned`;
+  return rows.reduce((sum, row) => sum + row.segments_returned, 0);
 }
 
 interface Readers {
@@ -113,11 +151,12 @@ type LookedAt = Row | (Pick<Row, "at_epoch" | "at_slot"> & { segment_id: null })
 function candidates({ $client }: Transaction, poolId: string, task: Task, above: number) {
   const { timeline_id: timelineId, epoch, done_epoch: doneEpoch, done_slot: doneSlot } = task;
   if (!task.closed) {
+    const [belowEpoch, belowSlot] = doneEpoch < 0 ? [epoch + 1, 0] : [doneEpoch, doneSlot];
     return $client`(
       select epoch as at_epoch, slot as at_slot, slot, epoch, segment_id, device_id from segment_map
-      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch > ${above} and epoch <= ${epoch}
-        and (epoch, slot) > (${doneEpoch}::bigint, ${doneSlot}::bigint)
-      order by epoch, slot limit ${ROWS_MAX}
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch > ${above}
+        and (epoch, slot) < (${belowEpoch}::bigint, ${belowSlot}::bigint)
+      order by epoch desc, slot desc limit ${ROWS_MAX}
     )`;
   }
   // Of each slot that the closed epoch has, what was there before.
@@ -163,7 +202,7 @@ async function selectRows(
         and epoch <= r.epoch
       order by epoch limit 1
     ) y on true
-    order by m.at_epoch, m.at_slot`;
+    order by ${task.closed ? $client`m.at_slot` : $client`m.at_epoch desc, m.at_slot desc`}`;
 }
 
 /** What the younger segment has, it keeps. */
@@ -193,32 +232,29 @@ async function deleteBlocks(tx: Transaction, poolId: string, rows: Row[]): Promi
     where b.pool_id = ${poolId} and b.device_id = r.device_id and b.segment_id = r.segment_id`;
 }
 
-/** Takes rows out of the map and puts their segments on the free list. The devices' counters come last: appends need them. */
-async function returnSegments(
-  tx: Transaction,
-  poolId: string,
-  timelineId: number,
-  rows: Row[],
-): Promise<void> {
-  const { $client } = tx;
-  const segmentIds = rows.map((row) => row.segment_id);
-  const deviceIds = rows.map((row) => row.device_id);
-  await $client`
+async function deleteMapped(tx: Transaction, poolId: string, timelineId: number, rows: Row[]): Promise<void> {
+  await tx.$client`
     delete from segment_map m
-    using unnest(${rows.map((row) => row.slot)}::bigint[], ${
-    rows.map((row) => row.epoch)
-  }::bigint[]) as r (slot, epoch)
+    using unnest(${rows.map((row) => row.slot)}::bigint[], ${rows.map((row) => row.epoch)}::bigint[])
+      as r (slot, epoch)
     where m.pool_id = ${poolId} and m.timeline_id = ${timelineId} and m.slot = r.slot and m.epoch = r.epoch`;
-  await $client`
+}
+
+async function insertFree(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {
+  await tx.$client`
     insert into free_segments (pool_id, segment_id, device_id)
-    select ${poolId}, * from unnest(${segmentIds}::bigint[], ${deviceIds}::uuid[])`;
-  await $client`
+    select ${poolId}, * from unnest(${rows.map((row) => row.segment_id)}::bigint[],
+      ${rows.map((row) => row.device_id)}::uuid[])`;
+}
+
+async function countOnDevices(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {
+  await tx.$client`
     update devices d set segments_returned = segments_returned + r.segments
-    from (select device_id, count(*) as segments from unnest(${deviceIds}::uuid[]) as u (device_id) group by device_id) r
+    from (
+      select device_id, count(*) as segments
+      from unnest(${rows.map((row) => row.device_id)}::uuid[]) as u (device_id) group by device_id
+    ) r
     where d.pool_id = ${poolId} and d.device_id = r.device_id`;
-  for (const [epoch, { length }] of Map.groupBy(rows, (row) => row.epoch)) {
-    await countReturned(tx, poolId, { timelineId, epoch }, length);
-  }
 }
 
 async function moveTask(tx: Transaction, poolId: string, task: Task, at: Date): Promise<void> {
@@ -295,38 +331,56 @@ export async function appendClosedReclaims(
 
 /** One step of reclaiming in a pool. */
 export async function reclaimStep(tx: Transaction, poolId: string, at: Date): Promise<Reclaimed> {
-  const task = await lockTask(tx, poolId);
-  if (task === undefined) return { idle: true, segmentsReturned: 0 };
-  const readers = await selectReaders(tx, poolId, task);
-  if ((readers.read && !task.closed) || readers.open_epoch === null) {
-    await deleteTask(tx, poolId, task);
-    await markChanged(tx, poolId, { timelineId: task.timeline_id, epoch: task.epoch });
+  const found = await lockTask(tx, poolId);
+  if (found === undefined) return { idle: true, segmentsReturned: 0 };
+  const readers = await selectReaders(tx, poolId, found);
+  if ((readers.read && !found.closed) || readers.open_epoch === null) {
+    await deleteTask(tx, poolId, found);
+    await markChanged(tx, poolId, { timelineId: found.timeline_id, epoch: found.epoch });
     return { idle: false, segmentsReturned: 0 };
   }
-  const lookedAt = takeOneEpoch(await selectRows(tx, poolId, task, readers));
+  const covered = found.closed ? 0 : await deleteCoveredTasks(tx, poolId, found, readers.above);
+  const task = { ...found, segments_returned: found.segments_returned + covered };
+  const lookedAt = takeUnchained(await selectRows(tx, poolId, task, readers));
   if (lookedAt.length === 0) return await endRound(tx, poolId, task, readers, at);
   const rows = lookedAt.filter((row): row is Row => row.segment_id !== null);
   const freed = rows.filter((row) => !row.queued && (!row.read || row.younger_segment_id !== null));
-  if (freed.length > 0) {
-    await moveBlocks(tx, poolId, freed);
-    await deleteBlocks(tx, poolId, freed);
-    await returnSegments(tx, poolId, task.timeline_id, freed);
-  }
   // Below what a closed epoch has overwritten there may be more, so its slots are looked at until nothing is freed.
   const last = task.closed && freed.length > 0 ? undefined : lookedAt.at(-1);
-  await moveTask(tx, poolId, {
-    ...task,
-    done_epoch: last?.at_epoch ?? task.done_epoch,
-    done_slot: last?.at_slot ?? task.done_slot,
-    waiting: task.waiting || rows.some(({ queued }) => queued),
-    segments_returned: task.segments_returned + freed.length,
-  }, at);
+  await Promise.all([
+    moveTask(tx, poolId, {
+      ...task,
+      done_epoch: last?.at_epoch ?? task.done_epoch,
+      done_slot: last?.at_slot ?? task.done_slot,
+      waiting: task.waiting || rows.some(({ queued }) => queued),
+      segments_returned: task.segments_returned + freed.length,
+    }, at),
+    freed.length === 0 ? undefined : freeRows(tx, poolId, task.timeline_id, freed),
+  ]);
   return { idle: false, segmentsReturned: freed.length };
 }
 
-/** Rows of several epochs may stand in a chain, each the younger of the one before; a closed epoch's are of a slot each. */
-function takeOneEpoch(rows: LookedAt[]): LookedAt[] {
-  return rows.filter((row) => row.at_epoch === rows[0].at_epoch);
+/**
+ * Moves what rows have to their younger segments, takes them out of the map and puts their segments on the free list. The counters
+ * come last: appends need them. Statements on one connection are carried out in the order in which they are sent.
+ */
+async function freeRows(tx: Transaction, poolId: string, timelineId: number, rows: Row[]): Promise<void> {
+  const byEpoch = [...Map.groupBy(rows, (row) => row.epoch)];
+  await Promise.all([
+    moveBlocks(tx, poolId, rows),
+    deleteBlocks(tx, poolId, rows),
+    deleteMapped(tx, poolId, timelineId, rows),
+    insertFree(tx, poolId, rows),
+    countOnDevices(tx, poolId, rows),
+    ...byEpoch.map(([epoch, { length }]) => countReturned(tx, poolId, { timelineId, epoch }, length)),
+  ]);
+}
+
+/** The rows up to the first whose slot was there before: of two of one slot, the older moves into the younger, or into its. */
+function takeUnchained(rows: LookedAt[]): LookedAt[] {
+  const slots = new Set<number>();
+  const chained = rows.findIndex(({ at_slot: slot }) => slots.size === slots.add(slot).size);
+  return chained < 0 ? rows : rows.slice(0, chained);
 }
 
 /** Ends a task, or has it begin again when something had to be left. */

@@ -6,6 +6,9 @@
 
 import type { Client } from "../database/client.ts";
 
+/** Above every epoch. */
+export const EPOCH_MAX = "9223372036854775807";
+
 /** A timeline, as far as its readers are concerned. */
 export interface ReadTimeline {
   readonly timelineId: number;
@@ -43,6 +46,16 @@ export function wholeReaderBelow(client: Client, poolId: string, timelineId: Val
     timelinesReading(client, poolId, timelineId)
   } and parent_epoch < ${epoch})
   ), -1)`;
+}
+
+/** The nearest epoch from `epoch` on of which somebody reads every slot; above every epoch when there is none. */
+export function wholeReaderFrom(client: Client, poolId: string, timelineId: Value, epoch: Value) {
+  return client`coalesce(least(
+    (select v.epoch from ${snapshotsReading(client, poolId, timelineId)}
+      and v.epoch >= ${epoch} and v.covered @> int8range(0, v.volume_blocks) order by v.epoch limit 1),
+    (select min(parent_epoch) from ${timelinesReading(client, poolId, timelineId)}
+      and parent_epoch >= ${epoch})
+  ), ${EPOCH_MAX}::bigint)`;
 }
 
 /** The epoch up to which the first reader reads that would find map row `m`, which has a slot and an epoch; null when nobody would. */

@@ -9,12 +9,11 @@
  * gaps and the counters right. That needs the pool's tail, the right to take markers out of the queue, and it is taken before the
  * pool's lock: nobody who writes waits for a flush.
  *
- * Under the pool's lock nobody can start from the snapshot any more; who did so before is a reader by then.
+ * Under the pool's lock nobody can start from the snapshot any more; who did so before is a reader by then. As all writers wait for
+ * that lock, what is said under it is sent in two goes: what is read, and then all that is written, the event last.
  */
 
-import { and, eq } from "drizzle-orm";
 import { type Database, transact, type Transaction } from "../database/client.ts";
-import { snapshots, snapshotVolumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
@@ -76,6 +75,20 @@ async function neutralizeMarker(tx: Transaction, poolId: string, sequence: numbe
     where pool_id = ${poolId} and sequence = ${sequence} and kind = 'marker'`;
 }
 
+async function markCancelled(tx: Transaction, poolId: string, snapshotId: string): Promise<void> {
+  await tx.$client`
+    update snapshots set status = 'cancelled', name = null
+    where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+}
+
+async function deleteCovered(tx: Transaction, poolId: string, snapshotId: string): Promise<void> {
+  await tx.$client`delete from snapshot_volumes where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+}
+
+async function deleteRow(tx: Transaction, poolId: string, snapshotId: string): Promise<void> {
+  await tx.$client`delete from snapshots where pool_id = ${poolId} and snapshot_id = ${snapshotId}`;
+}
+
 // Verbs
 
 /**
@@ -93,25 +106,28 @@ export async function deleteSnapshot(
 ): Promise<boolean> {
   return await transact(database, async (tx) => {
     if (await isPending(tx, poolId, snapshotId)) await lockTail(tx, poolId);
-    await lockPool(tx, poolId);
-    // Sealed meanwhile, held, or deleted by somebody else.
-    const row = await lockSnapshot(tx, poolId, snapshotId);
+    // In this order, though sent at once. Sealed meanwhile, held, or deleted by somebody else.
+    const [, row, points] = await Promise.all([
+      lockPool(tx, poolId),
+      lockSnapshot(tx, poolId, snapshotId),
+      selectPoints(tx, poolId, snapshotId),
+    ]);
     if (!await mayGo(tx)) return false;
     requireNotHeld(row, at);
     await requireNotCopied(tx, poolId, snapshotId);
-    const points = await selectPoints(tx, poolId, snapshotId);
-    await deleteSpace(tx, poolId, snapshotId);
-    if (row.status === "pending") await cancel(tx, actor, poolId, row, at);
-    else await remove(tx, actor, poolId, row, at);
-    if (row.status !== "cancelled") await appendReclaims(tx, poolId, points, at);
-    await appendEvent(tx, poolId, {
-      type: row.status === "pending" ? "snapshot.cancelled" : "snapshot.deleted",
-      at,
-      snapshotId,
-      // Who follows a volume would not find it by what the snapshot covered any more.
-      ...(points.length === 1 ? { volumeId: points[0].volumeId } : {}),
-      body: { sequence: row.marker_sequence },
-    });
+    await Promise.all([
+      deleteSpace(tx, poolId, snapshotId),
+      row.status === "pending" ? cancel(tx, actor, poolId, row, at) : remove(tx, actor, poolId, row, at),
+      row.status === "cancelled" ? undefined : appendReclaims(tx, poolId, points, at),
+      appendEvent(tx, poolId, {
+        type: row.status === "pending" ? "snapshot.cancelled" : "snapshot.deleted",
+        at,
+        snapshotId,
+        // Who follows a volume would not find it by what the snapshot covered any more.
+        ...(points.length === 1 ? { volumeId: points[0].volumeId } : {}),
+        body: { sequence: row.marker_sequence },
+      }),
+    ]);
     return true;
   });
 }
@@ -126,26 +142,24 @@ function requireNotHeld({ snapshot_id: snapshotId, held_until: heldUntil }: Row,
 
 async function cancel(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {
   const { snapshot_id: snapshotId, audit_id: auditId } = row;
-  await neutralizeMarker(tx, poolId, row.marker_sequence);
-  await tx.update(snapshots).set({ status: "cancelled", name: null }).where(isSnapshot(poolId, snapshotId));
-  if (row.scsi_status === null) {
-    await completeAudit(tx, poolId, auditId, reselectedPhases(at), "CHECK CONDITION");
-  }
-  await appendAudit(tx, actor, toAudit(row, poolId, "snapshot.cancel", at));
+  await Promise.all([
+    neutralizeMarker(tx, poolId, row.marker_sequence),
+    markCancelled(tx, poolId, snapshotId),
+    row.scsi_status === null
+      ? completeAudit(tx, poolId, auditId, reselectedPhases(at), "CHECK CONDITION")
+      : undefined,
+    appendAudit(tx, actor, toAudit(row, poolId, "snapshot.cancel", at)),
+  ]);
 }
 
 async function remove(tx: Transaction, actor: Actor, poolId: string, row: Row, at: Date): Promise<void> {
   const { snapshot_id: snapshotId } = row;
-  await tx.delete(snapshotVolumes).where(
-    and(eq(snapshotVolumes.poolId, poolId), eq(snapshotVolumes.snapshotId, snapshotId)),
-  );
-  await tx.delete(snapshots).where(isSnapshot(poolId, snapshotId));
-  await deleteLabels(tx, poolId, snapshotId);
-  await appendAudit(tx, actor, toAudit(row, poolId, "snapshot.delete", at));
-}
-
-function isSnapshot(poolId: string, snapshotId: string) {
-  return and(eq(snapshots.poolId, poolId), eq(snapshots.snapshotId, snapshotId));
+  await Promise.all([
+    deleteCovered(tx, poolId, snapshotId),
+    deleteRow(tx, poolId, snapshotId),
+    deleteLabels(tx, poolId, snapshotId),
+    appendAudit(tx, actor, toAudit(row, poolId, "snapshot.delete", at)),
+  ]);
 }
 
 function toAudit(row: Row, poolId: string, action: "snapshot.cancel" | "snapshot.delete", at: Date) {

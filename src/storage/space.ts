@@ -92,15 +92,17 @@ export async function countReturned(
   { timelineId, epoch }: TimelinePoint,
   segments: number,
 ): Promise<void> {
-  await $client`
-    update timelines set segments_mapped = segments_mapped - ${segments}::bigint
-    where pool_id = ${poolId} and timeline_id = ${timelineId}`;
-  await $client`
-    update epoch_space set segments = segments - ${segments}::bigint
-    where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch}`;
-  await $client`
-    delete from epoch_space
-    where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch} and segments = 0`;
+  await Promise.all([
+    $client`
+      update timelines set segments_mapped = segments_mapped - ${segments}::bigint
+      where pool_id = ${poolId} and timeline_id = ${timelineId}`,
+    $client`
+      update epoch_space set segments = segments - ${segments}::bigint
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch}`,
+    $client`
+      delete from epoch_space
+      where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch} and segments = 0`,
+  ]);
 }
 
 /** Takes an epoch that has taken segments of which no snapshot knows. */

@@ -10,11 +10,8 @@
  */
 
 import type { Transaction } from "../database/client.ts";
-import { snapshotsReading, timelinesReading, wholeReaderBelow } from "./slot_reader.ts";
+import { EPOCH_MAX, wholeReaderBelow, wholeReaderFrom } from "./slot_reader.ts";
 import type { TimelinePoint } from "./timeline.ts";
-
-/** Above every epoch. */
-const EPOCH_MAX = "9223372036854775807";
 
 /**
  * Marks the snapshots that a change at `point` concerns: it got or lost a reader, or segments were taken there. Call it once in a
@@ -31,12 +28,7 @@ export async function markChanged(
   await $client`
     with recursive near (timeline_id, low, high) as (
       select ${timelineId}::bigint, ${wholeReaderBelow($client, poolId, timelineId, epoch)},
-        coalesce(least(
-          (select v.epoch from ${snapshotsReading($client, poolId, timelineId)}
-            and v.epoch >= ${epoch} and v.covered @> int8range(0, v.volume_blocks) order by v.epoch limit 1),
-          (select min(parent_epoch) from ${timelinesReading($client, poolId, timelineId)}
-            and parent_epoch >= ${epoch})
-        ), ${EPOCH_MAX}::bigint)
+        ${wholeReaderFrom($client, poolId, timelineId, epoch)}
       union
       select t.timeline_id, -1, ${EPOCH_MAX}::bigint
       from near n join timelines t on t.pool_id = ${poolId} and t.parent_timeline_id = n.timeline_id

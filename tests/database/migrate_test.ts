@@ -25,6 +25,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0012_schedule.sql",
         "0013_staging.sql",
         "0014_copy.sql",
+        "0015_reclaim_order.sql",
       ],
       [],
       [],

@@ -4,7 +4,13 @@ import { StorageError } from "../../src/errors.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
 import { fill, readStamps } from "../support/history.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+import {
+  BLOCK_BYTES,
+  createTestStorage,
+  SEGMENT_BLOCKS,
+  TESTER,
+  type TestStorage,
+} from "../support/storage.ts";
 
 const write = (lba: number, stamp: number, blockCount = 1) => ({
   lba,
@@ -160,6 +166,65 @@ Deno.test("deleting everything returns every segment, in whichever order, clones
       select (select count(*) from timelines) + (select count(*) from blocks) + (select count(*) from reclaims) as left`;
     assertEquals(left, 0);
   }
+});
+
+Deno.test("snapshots that went next to each other are reclaimed as one, many epochs in a step", async () => {
+  await using test = await createTestStorage();
+  const { storage, test: { database } } = test;
+  const slots = 32;
+  const epochs = 8;
+  const block = (slot: number) => slot * SEGMENT_BLOCKS;
+  await storage.createVolume(TESTER, { name: "v", blockCount: block(slots) });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, block(slots))]);
+  for (let epoch = 0; epoch < epochs; epoch++) {
+    await take(test, `s${epoch}`);
+    const written = Array.from({ length: slots / epochs }, (_, index) => index * epochs + epoch);
+    await storage.append(TESTER, "v", undefined, written.map((slot) => write(block(slot), 100 + slot)));
+  }
+  await take(test, "last");
+  await storage.append(
+    TESTER,
+    "v",
+    undefined,
+    Array.from({ length: slots }, (_, slot) => write(block(slot) + 1, 200 + slot)),
+  );
+  await test.drain();
+  const contents = await live(test, "v", block(slots));
+  for (let epoch = 0; epoch < epochs; epoch++) await storage.deleteSnapshot(TESTER, `s${epoch}`);
+  await storage.deleteSnapshot(TESTER, "last");
+
+  // The epochs, what was there before them, and the end.
+  const { poolId } = await storage.getPool("main");
+  const steps: number[] = [];
+  for (let step = 0; step < 3; step++) {
+    const { segmentsReturned } = await transact(database, (tx) => reclaimStep(tx, poolId, new Date()));
+    steps.push(segmentsReturned);
+  }
+  assertEquals([steps, await reclaim(test)], [[slots, slots, 0], 0]);
+  const told = await database.$client`select body from events where type = 'reclaim.progress'`;
+  assertEquals(told.map(({ body }) => body.segmentsReturned), [2 * slots]);
+  assertEquals(await live(test, "v", block(slots)), contents);
+  await assertSpaceIsSound(database);
+});
+
+Deno.test("a snapshot that goes while the one behind it is being reclaimed is reclaimed too", async () => {
+  await using test = await createTestStorage();
+  const { storage, test: { database } } = test;
+  const { poolId } = await storage.getPool("main");
+  await storage.createVolume(TESTER, { name: "v", blockCount: 8 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 8)]);
+  await take(test, "a");
+  await storage.append(TESTER, "v", undefined, [write(0, 2), write(4, 2)]);
+  await take(test, "b");
+  await storage.append(TESTER, "v", undefined, [write(0, 3), write(4, 3)]);
+  await test.drain();
+  const contents = await live(test, "v", 8);
+  await storage.deleteSnapshot(TESTER, "b");
+  await transact(database, (tx) => reclaimStep(tx, poolId, new Date()));
+  await storage.deleteSnapshot(TESTER, "a");
+  await reclaim(test);
+  assertEquals([await mapped(test), await live(test, "v", 8)], [2, contents]);
+  await assertSpaceIsSound(database);
 });
 
 Deno.test("reclaiming waits for entries that are still in the queue, and a newer one there goes on to win", async () => {
