@@ -69,7 +69,8 @@ export interface OpenLoad {
   readonly warmupSeconds: number;
   /** A request that is due waits until one of them is free. */
   readonly connectionsMax: number;
-  readonly volume: string;
+  /** Volumes to choose from at random; each has `blockCount` blocks. */
+  readonly volumes: readonly string[];
   readonly blockCount: number;
   readonly blockSizeBytes: number;
 }

@@ -44,7 +44,7 @@ async function lockPlace(tx: Client, volumeId: string): Promise<Place> {
 }
 
 /** The first snapshot closes the open epoch, each other one the next. */
-async function insertMarkers(tx: Client, place: Place, count: number, writes: number): Promise<void> {
+async function insertMarkers(tx: Client, place: Place, count: number, writes: number): Promise<string[]> {
   const { pool_id: poolId, volume_id: volumeId, block_count: blockCount } = place;
   await tx`
     create temporary table made on commit drop as
@@ -73,6 +73,8 @@ async function insertMarkers(tx: Client, place: Place, count: number, writes: nu
       case k when 1 then 'marker.committed' else 'snapshot.sealed' end, at, snapshot_id,
       jsonb_build_object('sequence', sequence)
     from made cross join generate_series(0, 1) k`;
+  const rows = await tx<{ snapshot_id: string }[]>`select snapshot_id from made order by i`;
+  return rows.map((row) => row.snapshot_id);
 }
 
 /** Of the writes to a block in one epoch the last one stays. All have the same contents. */
@@ -131,21 +133,22 @@ async function advance(tx: Client, place: Place, count: number, lbas: Uint32Arra
 
 // Verbs
 
-/** Makes sealed snapshots of a whole volume, with flushed writes behind each. */
+/** Makes sealed snapshots of a whole volume, with flushed writes behind each. Answers their ids, oldest first. */
 export async function insertSnapshots(
   { database }: BenchDatabase,
   volumeId: string,
   { count, lbas = new Uint32Array() }: MadeSnapshots,
-): Promise<void> {
+): Promise<string[]> {
   const writes = lbas.length / count;
   if (!Number.isInteger(writes)) {
     throw new Error(`Cannot make ${count} snapshots: ${lbas.length} writes are not as many behind each`);
   }
-  await database.$client.begin(async (tx) => {
+  return await database.$client.begin(async (tx) => {
     await tx`select set_config('statement_timeout', ${STATEMENT_LIMIT}, true)`;
     const place = await lockPlace(tx, volumeId);
-    await insertMarkers(tx, place, count, writes);
+    const snapshotIds = await insertMarkers(tx, place, count, writes);
     if (writes > 0) await insertWrites(tx, place, lbas, writes);
     await advance(tx, place, count, lbas);
+    return snapshotIds;
   });
 }

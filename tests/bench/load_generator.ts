@@ -59,7 +59,7 @@ export class LoadGenerators {
 
   startOpen(load: OpenLoad): OpenLoadRun {
     const { ratePerSecond, seconds, warmupSeconds, connectionsMax } = load;
-    const shape = { method: "PUT", volumes: [load.volume], blocksPerRequest: 1, order: "random" } as const;
+    const shape = { method: "PUT", blocksPerRequest: 1, order: "random" } as const;
     const plan = toPlan(load.server, { ...load, ...shape });
     const order: OpenLoadOrder = { plan, ratePerSecond, seconds, warmupSeconds, connectionsMax };
     const args = toDenoArguments("tests/bench/load_open.ts", [JSON.stringify(order)]);

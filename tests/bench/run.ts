@@ -23,6 +23,7 @@ import { putBench } from "./put.ts";
 import { queueBench } from "./queue.ts";
 import { readBench } from "./read.ts";
 import { readDepthBench } from "./read_depth.ts";
+import { reclaimBench } from "./reclaim.ts";
 import { formatReport, type Report, toJson } from "./report.ts";
 import { sealBench } from "./seal.ts";
 import { stallBench } from "./stall.ts";
@@ -40,6 +41,7 @@ const BENCHES: readonly Bench[] = [
   afterBench,
   sealBench,
   changesBench,
+  reclaimBench,
   queueBench,
   poolsBench,
   costBench,

@@ -23,6 +23,7 @@ export interface PoolMoment {
   readonly sequenceAppended: number;
   readonly dirtyEntries: number;
   readonly dirtyBytes: number;
+  readonly freeSegments: number;
 }
 
 export class ServerClient {
@@ -66,6 +67,12 @@ export class ServerClient {
     const { status } = await this.#ask<{ status: string }>("POST", path, { volumes: [volume] });
     if (status === "sealed") return;
     throw new Error(`Cannot wait for the seal any longer: the snapshot is ${status}`);
+  }
+
+  async deleteSnapshot(snapshot: string): Promise<void> {
+    const response = await this.#send("DELETE", `/snapshots/${snapshot}`, null);
+    await response.body?.cancel();
+    if (!response.ok) throw new Error(`Cannot delete snapshot ${snapshot}: answered ${response.status}`);
   }
 
   async readPool(pool = "main"): Promise<PoolMoment> {

@@ -156,7 +156,7 @@ function toLoad(bed: Bed, server: BenchServer, ratePerSecond: number, seconds: n
     seconds,
     warmupSeconds: bed.scaled(WARMUP_SECONDS, 0.2),
     connectionsMax: CONNECTIONS_MAX,
-    volume: VOLUME,
+    volumes: [VOLUME],
     blockCount: VOLUME_BLOCKS,
     blockSizeBytes: BLOCK_BYTES,
   };
