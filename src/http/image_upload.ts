@@ -63,7 +63,7 @@ export function registerImageUpload(app: DoorApp, { storage }: Door): void {
     let sequence = 0;
     for await (const piece of readPieces(c, blockSizeBytes)) {
       const blockCount = piece.length / blockSizeBytes;
-      if (at + blockCount > end) throw tooLong(volume);
+      if (at + blockCount > end) throw tooLong(volume, at - lba);
       ({ sequence } = await storage.append(
         actor,
         volume.volumeId,
@@ -118,10 +118,12 @@ function toTarget(c: DoorContext, volume: Volume): { lba: number; end: number } 
   return { lba: first / blockSizeBytes, end };
 }
 
-function tooLong({ name, blockCount, pool }: Volume): StorageError {
+/** Whose length is not told is written until it proves too long. */
+function tooLong({ name, blockCount, pool }: Volume, writtenBlocks = 0): StorageError {
+  const written = writtenBlocks === 0 ? "" : `; its first ${writtenBlocks} blocks are written`;
   return new StorageError(
     "lba-out-of-range",
-    `Cannot write the image: volume ${name} has ${blockCount * pool.blockSizeBytes} bytes`,
+    `Cannot write the image: volume ${name} has ${blockCount * pool.blockSizeBytes} bytes${written}`,
   );
 }
 

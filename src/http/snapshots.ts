@@ -84,6 +84,8 @@ const SealProgress = z.object({
   }),
 }).openapi("Progress");
 
+const Status = z.enum(["pending", "sealed", "cancelled", "failed"]);
+
 export const Snapshot = z.object({
   id: Id,
   name: Name.optional(),
@@ -91,7 +93,7 @@ export const Snapshot = z.object({
   labels: Labels,
   scheduleId: Id.optional().openapi({ description: "The schedule that took it; it may be gone" }),
   poolId: Id,
-  status: z.enum(["pending", "sealed", "cancelled", "failed"]),
+  status: Status,
   sequence: Sequence.openapi({
     description: "The marker's: writes with a smaller one are inside, all others are not",
   }),
@@ -107,7 +109,9 @@ export const Snapshot = z.object({
   progress: SealProgress,
   space: z.object({
     uniqueBytes: Count.openapi({ description: "What comes back when it alone goes, as of the last count" }),
-    sharedBytes: Count.openapi({ description: "What it reads besides" }),
+    sharedBytes: Count.openapi({
+      description: "What its history has besides, also where younger segments cover older ones wholly",
+    }),
     countedAt: Moment.optional().openapi({ description: "Absent before the first count" }),
   }).optional().openapi({
     description:
@@ -193,7 +197,12 @@ const listRoute = createRoute({
   operationId: "listSnapshots",
   summary: "List the snapshots",
   tags: ["snapshots"],
-  request: { query: PageQuery.extend(PoolQuery.shape).extend(LabelQuery.shape) },
+  request: {
+    query: PageQuery.extend(PoolQuery.shape).extend(LabelQuery.shape).extend({
+      volume: Reference.optional().openapi({ description: "Those that cover it, or a part of it" }),
+      status: Status.optional(),
+    }),
+  },
   responses: {
     200: jsonResponse("A page of snapshots", pageOf("snapshots", Snapshot)),
     default: PROBLEM_RESPONSE,
@@ -282,7 +291,9 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
 
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
-    const page = await storage.listSnapshots(query.pool, toPageRequest(query, limits, ID_KEY), query.label);
+    const { pool, volume, status, label: labels } = query;
+    const filter = given({ pool, volume, status, labels });
+    const page = await storage.listSnapshots(filter, toPageRequest(query, limits, ID_KEY));
     return c.json(toPageBody("snapshots", page, toSnapshotBody), 200);
   });
 

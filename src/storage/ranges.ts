@@ -197,7 +197,7 @@ export async function findPartsSince<Base extends TimelinePoint>(
   }
   throw new StorageError(
     "unrelated-snapshots",
-    "Cannot compare the snapshots: the base is no earlier moment of what the other one goes back to",
+    "Cannot tell what changed since the base: it is no earlier moment of what the volume or snapshot goes back to",
   );
 }
 

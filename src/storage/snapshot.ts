@@ -7,9 +7,9 @@
  * its marker's commit on, as long as it is neither cancelled nor deleted.
  */
 
-import { and, asc, eq, gt } from "drizzle-orm";
+import { and, asc, eq, exists, gt } from "drizzle-orm";
 import type { Connection, Database } from "../database/client.ts";
-import { audit, pools, poolTails, snapshots } from "../database/schema.ts";
+import { audit, pools, poolTails, snapshots, snapshotVolumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import { type CoveredVolume, parseMultirange } from "./covered.ts";
 import { isId, requireOne } from "./identifier.ts";
@@ -94,6 +94,16 @@ async function selectCovered(
   return byId;
 }
 
+function coversVolume(database: Database, volumeId: string) {
+  return exists(
+    database.select({ volumeId: snapshotVolumes.volumeId }).from(snapshotVolumes).where(and(
+      eq(snapshotVolumes.poolId, snapshots.poolId),
+      eq(snapshotVolumes.snapshotId, snapshots.snapshotId),
+      eq(snapshotVolumes.volumeId, volumeId),
+    )),
+  );
+}
+
 function matchSnapshot(reference: string, poolId: string | undefined) {
   return and(
     isId(reference) ? eq(snapshots.snapshotId, reference) : eq(snapshots.name, reference),
@@ -116,15 +126,26 @@ export async function getSnapshot(
   return { ...snapshot, ...(space === undefined ? {} : { space }) };
 }
 
-/** The snapshots, of one pool or of all, that carry all of the labels, in order of creation. */
+/** Which snapshots are wanted; what is absent does not restrict. */
+export interface SnapshotFilter {
+  readonly poolId?: string;
+  /** Those that cover it, or a part of it. */
+  readonly volumeId?: string;
+  readonly status?: SnapshotStatus;
+  /** Those that carry all of them. */
+  readonly labels: LabelSelector[];
+}
+
+/** The snapshots that are wanted, in order of creation. */
 export async function listSnapshots(
   database: Database,
-  poolId: string | undefined,
-  wanted: LabelSelector[],
+  { poolId, volumeId, status, labels: wanted }: SnapshotFilter,
   page: PageRequest,
 ): Promise<Page<Snapshot>> {
   const rows = await selectSnapshots(database).where(and(
     poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
+    volumeId === undefined ? undefined : coversVolume(database, volumeId),
+    status === undefined ? undefined : eq(snapshots.status, status),
     page.after === undefined ? undefined : gt(snapshots.snapshotId, page.after),
     await carriesLabels(database, snapshots.snapshotId, { kind: "snapshot", poolId, wanted }, page),
   )).orderBy(asc(snapshots.snapshotId)).limit(page.itemsMax + 1);
@@ -171,7 +192,7 @@ export async function getCovered(
   if (volumeId !== undefined) {
     throw new StorageError(
       "outside-snapshot",
-      `Cannot read volume ${volumeId}: the snapshot does not cover it`,
+      `Cannot find volume ${volumeId} in snapshot ${snapshotId}: it covers others`,
     );
   }
   throw new StorageError(

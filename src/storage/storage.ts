@@ -56,7 +56,13 @@ import { Schedules } from "./schedules.ts";
 import { previewSeal } from "./seal_preview.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import { type Size, toBlocks } from "./size.ts";
-import { findSnapshotPlace, getSnapshot, listSnapshots, type Snapshot } from "./snapshot.ts";
+import {
+  findSnapshotPlace,
+  getSnapshot,
+  listSnapshots,
+  type Snapshot,
+  type SnapshotStatus,
+} from "./snapshot.ts";
 import { changeSnapshot, type SnapshotChange } from "./snapshot_change.ts";
 import { encodeSnapshotCommand, executeSnapshotCommand, toMarkerRequest } from "./snapshot_command.ts";
 import { deleteSnapshot } from "./snapshot_delete.ts";
@@ -68,7 +74,15 @@ import {
   type SnapshotCommandInput,
   type SnapshotInput,
 } from "./snapshot_input.ts";
-import { changeVolume, createVolume, deleteVolume, getVolume, listVolumes, type Volume } from "./volume.ts";
+import {
+  changeVolume,
+  createVolume,
+  deleteVolume,
+  findVolumePlace,
+  getVolume,
+  listVolumes,
+  type Volume,
+} from "./volume.ts";
 import {
   type CloneInput,
   findClone,
@@ -456,14 +470,25 @@ export class Storage implements AsyncDisposable {
     return await previewSeal(this.database, await this.getSnapshot(reference, pool));
   }
 
-  /** @param labels which a snapshot must carry, as `key` or `key=value`. */
+  /** The snapshots that are wanted; `labels` as `key` or `key=value`. */
   async listSnapshots(
-    pool: string | undefined,
+    { pool, volume, status, labels = [] }: {
+      pool?: string;
+      volume?: string;
+      status?: SnapshotStatus;
+      labels?: string[];
+    },
     page: PageRequest,
-    labels: string[] = [],
   ): Promise<Page<Snapshot>> {
-    const wanted = parseLabelSelectors(labels, this.#limits);
-    return await listSnapshots(this.database, await findPoolId(this.database, pool), wanted, page);
+    const poolId = await findPoolId(this.database, pool);
+    const place = volume === undefined ? undefined : await findVolumePlace(this.database, volume, poolId);
+    const filter = {
+      labels: parseLabelSelectors(labels, this.#limits),
+      ...(poolId === undefined ? {} : { poolId }),
+      ...(place === undefined ? {} : place),
+      ...(status === undefined ? {} : { status }),
+    };
+    return await listSnapshots(this.database, filter, page);
   }
 
   /** Changes a snapshot's labels, its description, or both at once. */

@@ -69,7 +69,7 @@ Deno.test(`connections cut ${CUTS} times while clients write and snapshot: nothi
   const range = { lba: 0, blockCount: allowed.length };
   const stamps = readStamps(await storage.readVolume("v", undefined, range), BLOCK_BYTES);
   assertEquals(stamps.filter((found, lba) => !allowed[lba].has(found)), []);
-  const { items } = await storage.listSnapshots(undefined, { itemsMax: 10_000 });
+  const { items } = await storage.listSnapshots({}, { itemsMax: 10_000 });
   assertEquals(items.filter(({ status }) => status !== "sealed"), []);
   const [row] = await test.test.database.$client`
     select h.sequence_appended - t.entries_flushed as entries, h.bytes_appended - t.bytes_flushed as bytes

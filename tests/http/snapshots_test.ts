@@ -14,7 +14,7 @@ import {
 import { fill, readStamps } from "../support/history.ts";
 import { BLOCK_BYTES, TESTER } from "../support/storage.ts";
 import { readPages } from "./paging.ts";
-import { assertProblem, type Refusal, sense } from "./problem.ts";
+import { assertProblem, INVALID_REQUEST, type Refusal, sense, VOLUME_NOT_FOUND } from "./problem.ts";
 
 const OUTSIDE_SNAPSHOT: Refusal = { status: 422, code: "outside-snapshot", scsi: sense(0x5, 0x21, 0x00) };
 
@@ -392,6 +392,33 @@ Deno.test("GET /snapshots lists the snapshots of one pool or of all by pages, in
   assertEquals([looked.progress.byClient, space], [[], { uniqueBytes: 0, sharedBytes: 0 }]);
   delete looked.progress.byClient;
   assertEquals(body.snapshots, [looked]);
+});
+
+Deno.test("GET /snapshots lists those of a volume, and those of a status", async () => {
+  await createTestPool(door, "listing");
+  const [a] = [
+    await createTestVolume(door, "listing-a", { pool: "listing" }),
+    await createTestVolume(door, "listing-b", { pool: "listing" }),
+  ];
+  await put("listing-a", 0, 1);
+  await take({ volumes: ["listing-a"], name: "l1" });
+  await take({ volumes: ["listing-b"], name: "l2" });
+  await take({ ranges: [{ volume: "listing-a", lba: 3 }], volumes: ["listing-b"], name: "l3" });
+  const read = async (query: string) => {
+    const { body } = await door.call("GET", `/snapshots?${query}`);
+    return body.snapshots.map(({ name }: { name: string }) => name);
+  };
+  assertEquals(await read("volume=listing-a"), ["l1", "l3"]);
+  assertEquals(await read(`volume=${a}&pool=listing&status=pending`), ["l1", "l3"]);
+  assertEquals(await read("volume=listing-b&status=sealed"), []);
+  assertEquals(await read("pool=listing&status=pending&maxResults=2"), ["l1", "l2"]);
+  await door.call("DELETE", "/volumes/listing-a");
+  assertEquals(await read(`volume=${a}`), ["l1", "l3"]);
+  assertProblem(await door.call("GET", "/snapshots?volume=nowhere"), {
+    status: 404,
+    code: "volume-not-found",
+  });
+  assertProblem(await door.call("GET", "/snapshots?status=done"), { status: 400, code: "invalid-request" });
 });
 
 Deno.test("GET /snapshots/{snapshot} demands ?pool= for a name that two pools use", async () => {

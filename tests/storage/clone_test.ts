@@ -161,5 +161,5 @@ Deno.test("revertVolume() that is refused changes nothing", async () => {
   await rejectsWith("name-taken", storage.revertVolume(TESTER, "v", undefined, "s", { name: "part" }));
   await rejectsWith("snapshot-not-found", storage.revertVolume(TESTER, "v", undefined, "nowhere"));
   assertEquals(await stampsOf(test, "v", 10), [9, 0, 0, 0, 0, 2, 0, 0, 0, 0]);
-  assertEquals((await storage.listSnapshots(undefined, { itemsMax: 10 })).items.length, 2);
+  assertEquals((await storage.listSnapshots({}, { itemsMax: 10 })).items.length, 2);
 });

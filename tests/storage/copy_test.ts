@@ -290,7 +290,7 @@ Deno.test("a copy that is killed between any two steps is taken up by another wo
   for (const { volumeId } of (await storage.listVolumes("vault", { itemsMax: 9 })).items) {
     await storage.deleteVolume(TESTER, volumeId);
   }
-  for (const { snapshotId } of (await storage.listSnapshots("vault", { itemsMax: 9 })).items) {
+  for (const { snapshotId } of (await storage.listSnapshots({ pool: "vault" }, { itemsMax: 9 })).items) {
     await storage.deleteSnapshot(TESTER, snapshotId);
   }
   await assertNothingLeft(vault, 0);
@@ -450,7 +450,7 @@ Deno.test("a copy whose contents are not its source's fails, and is never to be 
     update blocks set data = ${fill(4, 1, BLOCK_BYTES)} where pool_id = ${poolId} and block_index = 3`;
   const failed = await run(vault, copy, copier);
   assertEquals([failed.status, failed.failure?.code], ["failed", "contents-differ"]);
-  assertEquals((await storage.listSnapshots("vault", { itemsMax: 9 })).items, []);
+  assertEquals((await storage.listSnapshots({ pool: "vault" }, { itemsMax: 9 })).items, []);
   await assertNothingLeft(vault, 0);
 });
 

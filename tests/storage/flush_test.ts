@@ -51,7 +51,7 @@ Deno.test("flushStep() stops at the oldest marker, seals it when nothing is ahea
   await take(test, "third");
   const flusher = test.createFlusher();
   const statuses = async () =>
-    (await storage.listSnapshots(undefined, { itemsMax: 9 })).items.map(({ status }) => status);
+    (await storage.listSnapshots({}, { itemsMax: 9 })).items.map(({ status }) => status);
   await flusher.sweep();
   assertEquals(await statuses(), ["sealed", "sealed", "pending"]);
   assertEquals((await storage.getPool("main")).sequenceFlushed, 3);
@@ -70,7 +70,7 @@ Deno.test("flushStep() seals a bounded number of snapshots, and the next the oth
   const flushed: number[] = [];
   while (await flusher.sweep()) flushed.push((await test.storage.getPool("main")).sequenceFlushed);
   assertEquals(flushed, [65, 71]);
-  const { items } = await test.storage.listSnapshots(undefined, { itemsMax: 100 });
+  const { items } = await test.storage.listSnapshots({}, { itemsMax: 100 });
   assertEquals(items.filter(({ status }) => status === "sealed").length, 70);
 });
 

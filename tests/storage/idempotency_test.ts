@@ -184,7 +184,7 @@ Deno.test("a key's work is done once, whatever attempts of two processes take it
     assertEquals(await attempt(systems[round % 2], key), true);
   }
   assertEquals([...refusals], ["idempotency-key-in-progress"]);
-  const { items } = await system.storage.listSnapshots(undefined, { itemsMax: 1_000 });
+  const { items } = await system.storage.listSnapshots({}, { itemsMax: 1_000 });
   assertEquals(
     items.map(({ description }) => description).toSorted(),
     [...Array(20)].map((_, i) => `k${i}`).toSorted(),

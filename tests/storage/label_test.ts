@@ -244,7 +244,8 @@ Deno.test("lists take what carries all of the labels, page by page, in one pool 
   assertEquals(await volumes(["third=6", "env=prod", "third"]), [["v6"]]);
   assertEquals(await volumes(["third=6", "env=test"]), [[]]);
   assertEquals(await volumes(["n"]), [[]]);
-  const snapshots = (labels: string[]) => namesOf((page) => storage.listSnapshots("main", page, labels), 2);
+  const snapshots = (labels: string[]) =>
+    namesOf((page) => storage.listSnapshots({ pool: "main", labels }, page), 2);
   assertEquals(await snapshots(["env=prod"]), [["s1", "s2"], ["s3"]]);
   assertEquals(await snapshots(["env", "n=2"]), [["s2"]]);
   await storage.deleteVolume(TESTER, "v0");

@@ -243,7 +243,7 @@ Deno.test("reclaiming waits for entries that are still in the queue, and a newer
   await storage.append(TESTER, "v", undefined, [write(1, 9)]);
   await storage.deleteSnapshot(TESTER, "a");
   assertEquals(
-    (await storage.getSnapshot((await storage.listSnapshots(undefined, { itemsMax: 1 })).items[0].snapshotId))
+    (await storage.getSnapshot((await storage.listSnapshots({}, { itemsMax: 1 })).items[0].snapshotId))
       .status,
     "cancelled",
   );
@@ -286,9 +286,7 @@ Deno.test("cancelling a pending snapshot takes its marker out of the queue; thos
   await test.drain();
   await reclaim(test);
   assertEquals([await then(test, "a", 1), await then(test, "c", 1)], [[1], [3]]);
-  const statuses = (await storage.listSnapshots(undefined, { itemsMax: 10 })).items.map(({ status }) =>
-    status
-  );
+  const statuses = (await storage.listSnapshots({}, { itemsMax: 10 })).items.map(({ status }) => status);
   assertEquals(statuses, ["sealed", "cancelled", "sealed"]);
   const { dirtyEntries, sequenceAppended, sequenceFlushed } = await storage.getPool("main");
   assertEquals([dirtyEntries, sequenceFlushed], [0, sequenceAppended]);
@@ -306,7 +304,7 @@ Deno.test("whoever waits for the seal of a snapshot that is cancelled is told so
   const snapshot = { volumes: ["v"], name: "s", untilSealed: true };
   const waiting = storage.takeSnapshot(TESTER, snapshot, AbortSignal.timeout(2e4));
   for (let looks = 0; looks < 10_000; looks++) {
-    const { items } = await storage.listSnapshots(undefined, { itemsMax: 1 });
+    const { items } = await storage.listSnapshots({}, { itemsMax: 1 });
     if (items.length > 0) break;
   }
   await storage.deleteSnapshot(TESTER, "s");

@@ -42,7 +42,7 @@ async function createRetained(keep?: Keep): Promise<RetainedStorage> {
     ...(keep === undefined ? {} : { keep }),
   });
   const scheduler = test.createScheduler();
-  const list = async () => (await storage.listSnapshots(undefined, { itemsMax: 1_000 })).items;
+  const list = async () => (await storage.listSnapshots({}, { itemsMax: 1_000 })).items;
   const toName = (hour: number) =>
     `s-${new Date(START_MS + (hour - 10) * HOUR_MS).toISOString().slice(0, 19).replaceAll(/[-:]/g, "")}Z`;
   return {

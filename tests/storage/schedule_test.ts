@@ -48,7 +48,7 @@ async function write({ storage }: TestStorage, volume: string, lba: number, stam
 }
 
 async function listAll({ storage }: TestStorage): Promise<Snapshot[]> {
-  return (await storage.listSnapshots(undefined, { itemsMax: 1_000 })).items;
+  return (await storage.listSnapshots({}, { itemsMax: 1_000 })).items;
 }
 
 async function namesOf(test: TestStorage): Promise<(string | undefined)[]> {

@@ -183,7 +183,7 @@ Deno.test("a block that holds the marker's payload is an ordinary block", async 
   assertEquals(progress.entriesAhead, 1);
   await test.drain();
   assertEquals(await test.storage.readVolume("v", undefined, { lba: 3, blockCount: 1 }), data);
-  assertEquals((await test.storage.listSnapshots(undefined, { itemsMax: 10 })).items.length, 1);
+  assertEquals((await test.storage.listSnapshots({}, { itemsMax: 10 })).items.length, 1);
 });
 
 Deno.test("takeSnapshot() waits for no flush: a stopped flusher and a standing queue hold up neither it nor writes", async () => {
@@ -262,9 +262,7 @@ for (const seed of [1, 2, 3]) {
     await verify();
     await test.drain();
     await verify();
-    const statuses = (await storage.listSnapshots(undefined, { itemsMax: 1000 })).items.map(({ status }) =>
-      status
-    );
+    const statuses = (await storage.listSnapshots({}, { itemsMax: 1000 })).items.map(({ status }) => status);
     assertEquals(statuses, cuts.map(() => "sealed"));
   });
 }
