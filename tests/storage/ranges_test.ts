@@ -123,6 +123,23 @@ Deno.test("ranges and changes of a snapshot of selected blocks stay inside of th
   assertEquals((error as StorageError).code, "outside-snapshot");
 });
 
+Deno.test("changes reach into what a volume grew by, if the base covers it up to its end", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+  await take(test, "whole");
+  await take(test, "end", { lba: 30, blockCount: 10 });
+  await take(test, "middle", { lba: 30, blockCount: 9 });
+  await storage.changeVolume(TESTER, "v", undefined, { blockCount: 80 });
+  await storage.append(TESTER, "v", undefined, [write(20, 1), write(38, 1, 4), write(70, 1)]);
+  await take(test, "later");
+  const changes = async (base: string) =>
+    plain(await readAll((page) => storage.listChanges("later", undefined, undefined, base, page)));
+  assertEquals(await changes("whole"), [[20, 1, "written"], [38, 4, "written"], [70, 1, "written"]]);
+  assertEquals(await changes("end"), [[38, 4, "written"], [70, 1, "written"]]);
+  assertEquals(await changes("middle"), [[38, 1, "written"]]);
+});
+
 Deno.test("ranges go on over more slots than one statement looks at, and end where a page has none", async () => {
   await using test = await createTestStorage();
   const { storage } = test;
