@@ -414,11 +414,8 @@ Deno.test("GET /snapshots lists those of a volume, and those of a status", async
   assertEquals(await read("pool=listing&status=pending&maxResults=2"), ["l1", "l2"]);
   await door.call("DELETE", "/volumes/listing-a");
   assertEquals(await read(`volume=${a}`), ["l1", "l3"]);
-  assertProblem(await door.call("GET", "/snapshots?volume=nowhere"), {
-    status: 404,
-    code: "volume-not-found",
-  });
-  assertProblem(await door.call("GET", "/snapshots?status=done"), { status: 400, code: "invalid-request" });
+  assertProblem(await door.call("GET", "/snapshots?volume=nowhere"), VOLUME_NOT_FOUND);
+  assertProblem(await door.call("GET", "/snapshots?status=done"), INVALID_REQUEST);
 });
 
 Deno.test("GET /snapshots/{snapshot} demands ?pool= for a name that two pools use", async () => {
