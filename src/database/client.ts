@@ -29,6 +29,8 @@ import { withWholeResults } from "./whole_results.ts";
 export const CONNECTIONS_MAX = 6;
 /** Further ones, which are only made when batches are appended: two under way in each of two pools. */
 const SINGLE_CONNECTIONS_MAX = 4;
+/** And for transactions, each for one at a time. */
+const TRANSACTION_CONNECTIONS_MAX = 6;
 /** Longest wait for a connection to be made. */
 const CONNECT_SECONDS_MAX = 10;
 /** Pause before a lost connection is made again, from the first try to the later ones. */
@@ -42,7 +44,11 @@ const IDLE_IN_TRANSACTION_MS_MAX = 10_000;
 /** What a postgres.js client and one of its transactions have in common: tagged templates. */
 export type Client = postgres.ISql<Record<never, never>>;
 /** The database: drizzle, with postgres.js in `$client`, and the connections that are lent whole. */
-export type Database = PostgresJsDatabase & { $client: postgres.Sql; singleConnections: SingleConnections };
+export type Database = PostgresJsDatabase & {
+  $client: postgres.Sql;
+  singleConnections: SingleConnections;
+  transactionConnections: SingleConnections;
+};
 /** A transaction: what a writing function takes first. */
 export type Transaction = PostgresJsDatabase & { $client: postgres.TransactionSql };
 /** Either: what a reading function takes first. */
@@ -82,16 +88,28 @@ export function openDatabase(url: string, options: { connectionsMax?: number } =
     () => postgres(address, { ...shared, max: 1, fetch_types: false }) as postgres.Sql,
     SINGLE_CONNECTIONS_MAX,
   );
-  return Object.assign(drizzle(client), { singleConnections }) as Database;
+  const transactionConnections = new SingleConnections(
+    () => postgres(address, { ...shared, max: 1 }) as postgres.Sql,
+    TRANSACTION_CONNECTIONS_MAX,
+  );
+  return Object.assign(drizzle(client), { singleConnections, transactionConnections }) as Database;
 }
 
 /** Ends every connection; statements in flight get `seconds` to finish. */
 export async function closeDatabase(database: Database, seconds = 5): Promise<void> {
-  await Promise.all([database.$client.end({ timeout: seconds }), database.singleConnections.end(seconds)]);
+  await Promise.all([
+    database.$client.end({ timeout: seconds }),
+    database.singleConnections.end(seconds),
+    database.transactionConnections.end(seconds),
+  ]);
 }
 
 /**
  * Runs `body` in one transaction and answers what it answers.
+ *
+ * It has a connection of its own meanwhile. On one that postgres.js shares, a BEGIN behind a hundred statements in flight, or
+ * behind more bytes than the platform takes at once, is sent and then refused (UNSAFE_TRANSACTION): whatever came next on
+ * that connection would run in a transaction that nobody commits.
  *
  * When the connection is lost, postgres.js rejects the transaction by itself. Then two things must not happen (porsager/postgres
  * issues 1154, 1208 and 1216, open):
@@ -105,15 +123,17 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
   let finished = false;
   let ended = false;
   try {
-    const result = await database.$client.begin(async (client) => {
-      try {
-        const value = await body(asTransaction(database, client, () => ended));
-        finished = true;
-        return { value };
-      } catch (error) {
-        return isConnectionError(error) ? await new Promise<never>(() => {}) : await Promise.reject(error);
-      }
-    });
+    const result = await database.transactionConnections.use((lent) =>
+      lent.begin(async (client) => {
+        try {
+          const value = await body(asTransaction(lent, client, () => ended));
+          finished = true;
+          return { value };
+        } catch (error) {
+          return isConnectionError(error) ? await new Promise<never>(() => {}) : await Promise.reject(error);
+        }
+      })
+    );
     return result.value as T;
   } catch (error) {
     if (finished && isConnectionError(error)) {
@@ -167,7 +187,7 @@ const COUNT = {
  * parsers of the client it is given, and postgres.js keeps those of a transaction elsewhere.
  */
 function asTransaction(
-  database: Database,
+  lent: postgres.Sql,
   client: postgres.TransactionSql,
   ended: () => boolean,
 ): Transaction {
@@ -177,7 +197,7 @@ function asTransaction(
   const answering = withWholeResults(client);
   const { unsafe } = answering;
   const carrier = Object.assign(answering, {
-    options: database.$client.options,
+    options: lent.options,
     unsafe: (...args: Parameters<typeof unsafe>) => (requireOpen(), unsafe(...args)),
   });
   const guarded = new Proxy(carrier, {

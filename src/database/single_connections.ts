@@ -1,5 +1,6 @@
 /**
- * Connections that are lent whole, each to one user at a time, for what must not share one: a COPY that is under way.
+ * Connections that are lent whole, each to one user at a time, for what must not share one: a COPY or a transaction that is under
+ * way.
  *
  * postgres.js can lend one of its pool (`reserve`). But a loan that was refused for a lost connection still waits in its queue, is
  * given a connection later, and keeps it for ever; and a connection that it makes anew under the same loan may carry

@@ -84,3 +84,26 @@ async function selectUntilConnected(select: () => Promise<Iterable<unknown>>): P
   }
   throw new Error("Cannot connect again");
 }
+
+Deno.test("transact() gets its connection however much is being sent on those that there are", async () => {
+  await using test = await createTestDatabase("template1");
+  const database = openDatabase(test.url, { connectionsMax: 2 });
+  try {
+    const text = "x".repeat(1_200);
+    // Until what waits to be sent is just below what the platform takes at once.
+    for (let queries = 2; queries <= 260; queries += 1) {
+      const sending = Array.from(
+        { length: queries },
+        () => database.$client`select length(${text}) as length`.execute(),
+      );
+      const transaction = transact(database, ({ $client }) => $client`select 1 as one`);
+      await Promise.all([...sending, transaction]);
+    }
+    const [{ open }] = await database.$client`
+      select count(*) as open from pg_stat_activity
+      where datname = current_database() and state like 'idle in transaction%'`;
+    assertEquals(open, 0);
+  } finally {
+    await closeDatabase(database);
+  }
+});
