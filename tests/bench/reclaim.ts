@@ -29,7 +29,8 @@ const CONNECTIONS_MAX = 64;
 /** Of the closed load that tells the rate. */
 const PUT_SECONDS = 1;
 const PUT_SECONDS_QUICK = 0.5;
-const WINDOW_SECONDS = 12;
+/** Long enough for the deletions and a good part of the reclaim behind them. */
+const WINDOW_SECONDS = 20;
 const WINDOW_SECONDS_QUICK = 1;
 const WARMUP_SECONDS = 1;
 const WARMUP_SECONDS_QUICK = 0.2;
