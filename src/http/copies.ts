@@ -61,7 +61,8 @@ const NewCopy = z.strictObject({
   volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
   name: Name.optional().openapi({
     description:
-      "The volume there that holds the copies; by default the one that does, or a new one of the same name",
+      "The volume there that holds the copies; by default the one that does, or a new one that is called as the source's " +
+      "volume with its pool's name behind it, `db.main`",
   }),
 }).openapi("NewCopy");
 
@@ -76,7 +77,8 @@ const createCopyRoute = createRoute({
   description:
     "In the background, and taken up again after a crash. Only what changed since the last copy is copied where that " +
     "one is still there, its source too, and its volume was not written since; else everything. The snapshot cannot " +
-    "be deleted meanwhile.",
+    "be deleted meanwhile. The copy is called as the snapshot with its pool's name behind it, `nightly.main`, and a " +
+    "number where that is taken; it has no name where the snapshot has none.",
   tags: ["copies"],
   request: { params, query: PoolQuery, ...jsonBody(NewCopy) },
   responses: { 202: jsonResponse("The copy is under way", Copy), default: PROBLEM_RESPONSE },

@@ -23,7 +23,7 @@ export interface CopyInput {
   readonly volume?: string;
   /** The pool that the copy is for. */
   readonly pool: string;
-  /** The volume there that holds the copies; by default the one that does, or a new one of the volume's name. */
+  /** The volume there that holds the copies; by default the one that does, or a new one with a name made of the volume's. */
   readonly name?: string;
 }
 
@@ -52,7 +52,7 @@ export class Copies {
     const { pool, snapshotId } = place;
     const covered = requireWhole(place.covered);
     requireOtherPool(pool, target);
-    const source = { poolId: pool.poolId, volumeId: covered.volumeId, blockCount: covered.volumeBlocks };
+    const source = { pool, volumeId: covered.volumeId, blockCount: covered.volumeBlocks };
     const at = clock();
     const copy = await createCopy(
       this.database,

@@ -21,16 +21,16 @@ import {
   moveCopyWithin,
 } from "./copy.ts";
 import { type CoveredVolume, requireWhole } from "./covered.ts";
+import { toCopyName } from "./derived_name.ts";
 import { type Difference, openDifference } from "./difference.ts";
-import { NAME_LENGTH_MAX } from "./identifier.ts";
 import { finishImportWithin } from "./import.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Page } from "./page.ts";
 import { getPool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { findLineage, findPartsSince, type FoundRange, listAllocated } from "./ranges.ts";
 import { readTargets } from "./read.ts";
-import { getCovered, getSnapshot } from "./snapshot.ts";
-import { isFreeSnapshotName } from "./snapshot_name.ts";
+import { getCovered, getSnapshot, type Snapshot } from "./snapshot.ts";
+import { chooseSnapshotName } from "./snapshot_name.ts";
 import { isPassing, StagedWriter } from "./staged_writer.ts";
 import { beginStagingWithin, getStaging, type Staging } from "./staging.ts";
 import { EPOCH_LIVE } from "./timeline.ts";
@@ -282,9 +282,6 @@ function* findPieces(ranges: FoundRange[], pieceBlocks: number): Generator<numbe
 
 // Switching and telling
 
-/** Numbers that a copy's name is tried with where its own is taken. */
-const NAME_TRIES_MAX = 100;
-
 async function switchMirror(context: CopyContext, copy: Copy): Promise<boolean> {
   const { database, clock, workerId, appenderOf } = context;
   const pool = await getPool(database, copy.targetPoolId);
@@ -299,7 +296,7 @@ async function switchMirror(context: CopyContext, copy: Copy): Promise<boolean> 
         volumeId: mine.targetVolumeId,
         stagingId,
         blockCount,
-        name: await chooseName(tx, pool, snapshot.name),
+        name: await chooseName(tx, pool, snapshot),
       };
       const imported = await finishImportWithin(tx, copy.actor, pool, found, finished, clock);
       await moveCopyWithin(tx, copy, workerId, { targetSnapshotId: imported.snapshotId });
@@ -309,15 +306,13 @@ async function switchMirror(context: CopyContext, copy: Copy): Promise<boolean> 
   return true;
 }
 
-/** The source's name where it is free, else with a number; none where it has none. The pool is locked. */
-async function chooseName(tx: Transaction, { poolId }: Pool, name?: string): Promise<string | undefined> {
-  if (name === undefined) return undefined;
-  for (let number = 1; number <= NAME_TRIES_MAX; number++) {
-    const suffix = number === 1 ? "" : `.${number}`;
-    const tried = `${name.slice(0, NAME_LENGTH_MAX - suffix.length)}${suffix}`;
-    if (await isFreeSnapshotName(tx, poolId, tried)) return tried;
-  }
-  return undefined;
+/** The source's name with its pool's behind it; none where it has none, or too many are taken. The pool is locked. */
+async function chooseName(
+  tx: Transaction,
+  { poolId }: Pool,
+  { name, pool: source }: Snapshot,
+): Promise<string | undefined> {
+  return name === undefined ? undefined : await chooseSnapshotName(tx, poolId, toCopyName(name, source.name));
 }
 
 async function tell({ database, clock, workerId }: CopyContext, copy: Copy): Promise<boolean> {

@@ -3,11 +3,12 @@
  * looked up ahead.
  */
 
-import { and, eq } from "drizzle-orm";
-import type { Connection } from "../database/client.ts";
+import { and, eq, inArray } from "drizzle-orm";
+import type { Connection, Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
 import { snapshots } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
+import { listNumbered } from "./derived_name.ts";
 
 /** Tells a name that another snapshot of the pool has from other faults. @throws {StorageError} `name-taken`. */
 export async function requireNewSnapshotName<T>(
@@ -28,20 +29,33 @@ export async function requireFreeSnapshotName(
   poolId: string,
   name: string,
 ): Promise<void> {
-  if (!await isFreeSnapshotName(connection, poolId, name)) throw isNameTaken(name);
+  if (await findFree(connection, poolId, [name]) === undefined) throw isNameTaken(name);
 }
 
-/** Tells whether no snapshot of the pool has that name. */
-export async function isFreeSnapshotName(
-  connection: Connection,
+/**
+ * The name for a snapshot that is to be taken by `tx`: `name` where no other has it, else the same with a number behind. None
+ * when too many are taken. The pool is locked, so it stays free.
+ */
+export async function chooseSnapshotName(
+  tx: Transaction,
   poolId: string,
   name: string,
-): Promise<boolean> {
-  const taken = await connection.select({ name: snapshots.name }).from(snapshots)
-    .where(and(eq(snapshots.poolId, poolId), eq(snapshots.name, name))).limit(1);
-  return taken.length === 0;
+): Promise<string | undefined> {
+  return await findFree(tx, poolId, listNumbered(name));
 }
 
-function isNameTaken(name: string | undefined): StorageError {
+/** The first of `names` that no snapshot of the pool has. */
+async function findFree(
+  connection: Connection,
+  poolId: string,
+  names: string[],
+): Promise<string | undefined> {
+  const taken = await connection.select({ name: snapshots.name }).from(snapshots)
+    .where(and(eq(snapshots.poolId, poolId), inArray(snapshots.name, names)));
+  return names.find((name) => !taken.some((row) => row.name === name));
+}
+
+/** What is answered to who wants a name that another snapshot of the pool has. */
+export function isNameTaken(name: string | undefined): StorageError {
   return new StorageError("name-taken", `Cannot take snapshot ${name}: the pool has one of that name`);
 }

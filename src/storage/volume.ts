@@ -151,6 +151,17 @@ export async function requireNewName<T>(name: string, create: () => Promise<T>):
   }
 }
 
+/** The first of `names` that no volume of the pool has. The pool is locked, so it stays free. */
+export async function findFreeVolumeName(
+  tx: Transaction,
+  poolId: string,
+  names: string[],
+): Promise<string | undefined> {
+  const taken = await tx.select({ name: volumes.name }).from(volumes)
+    .where(and(eq(volumes.poolId, poolId), inArray(volumes.name, names), isNull(volumes.deletedAt)));
+  return names.find((name) => !taken.some((row) => row.name === name));
+}
+
 /** @throws {StorageError} `volume-not-found`, `ambiguous-name`. */
 export async function getVolume(connection: Connection, reference: string, poolId?: string): Promise<Volume> {
   const rows = await selectVolumes(connection).where(and(

@@ -49,9 +49,7 @@ Deno.test("POST …/copies answers 202 at once; the copy is equal, and the next 
   await own.call("PUT", "/volumes/v/blocks/4", { octets: fill(1, 8, 512) });
   await own.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
   const copy = async (snapshot: string) => {
-    const asked = await own.call("POST", `/snapshots/${snapshot}/copies?pool=main`, {
-      json: { pool: "vault" },
-    });
+    const asked = await own.call("POST", `/snapshots/${snapshot}/copies`, { json: { pool: "vault" } });
     assertEquals([asked.status, asked.body.status], [202, "running"]);
     const location = asked.headers.get("location") as string;
     let body = asked.body;
@@ -70,14 +68,16 @@ Deno.test("POST …/copies answers 202 at once; the copy is equal, and the next 
     4096,
   ]);
   assertEquals(["phase" in first, "failure" in first, first.digest.length], [false, false, 64]);
-  await own.call("DELETE", "/volumes/v/blocks/4?pool=main");
-  await own.call("PUT", "/volumes/v/blocks/60?pool=main", { octets: fill(70, 1, 512) });
-  await own.call("POST", "/snapshots", { json: { volumes: [first.sourceVolumeId], name: "t" } });
+  await own.call("DELETE", "/volumes/v/blocks/4");
+  await own.call("PUT", "/volumes/v/blocks/60", { octets: fill(70, 1, 512) });
+  await own.call("POST", "/snapshots", { json: { volumes: ["v"], name: "t" } });
   const second = await copy("t");
   assertEquals([second.status, second.incremental, second.bytesCopied], ["done", true, 512]);
   assertEquals([second.baseSnapshotId, second.volumeId], [first.sourceSnapshotId, first.volumeId]);
-  const { body } = await own.call("GET", "/snapshots/s/copies?pool=main");
+  const { body } = await own.call("GET", "/snapshots/s/copies");
   assertEquals(body.copies, [first]);
+  assertEquals((await own.call("GET", "/volumes/v.main")).body.id, first.volumeId);
+  assertEquals((await own.call("GET", "/snapshots/t.main")).body.id, second.snapshotId);
   const events = await own.call("GET", "/events?pool=main&type=copy.done");
   assertEquals(
     events.body.events.map(({ data }: { data: unknown }) => data),

@@ -144,20 +144,22 @@ async function assertNothingLeft(vault: Vault, taken: number): Promise<void> {
   await assertSpaceIsSound(database);
 }
 
-Deno.test("a copy is its source, block by block, and a snapshot of the same name in a volume of the same name", async () => {
+Deno.test("a copy is its source, block by block, and leaves the names of volume and snapshot unambiguous", async () => {
   await using vault = await createVault();
   const { storage } = vault;
   const copy = await copied(vault, "s");
   await assertEqual(vault, copy);
   assertEquals(copy.baseId, undefined);
   assertEquals([copy.bytesCopied, copy.bytesTotal], [21 * BLOCK_BYTES, 21 * BLOCK_BYTES]);
-  const there = await storage.getSnapshot("s", "vault");
+  const there = await storage.getSnapshot("s.main", "vault");
   assertEquals(there.snapshotId, copy.targetSnapshotId);
-  const mirror = await storage.getVolume("v", "vault");
+  const mirror = await storage.getVolume("v.main", "vault");
   assertEquals([mirror.volumeId, mirror.blockCount], [copy.targetVolumeId, BLOCKS]);
+  assertEquals((await storage.getVolume("v")).pool.name, "main");
+  assertEquals((await storage.getSnapshot("s")).snapshotId, copy.snapshotId);
   await vault.drain();
   await assertEqual(vault, copy);
-  assertEquals((await storage.getSnapshot("s", "vault")).status, "sealed");
+  assertEquals((await storage.getSnapshot("s.main", "vault")).status, "sealed");
 });
 
 Deno.test("the second copy is the difference to the first: written, cleared and grown", async () => {
@@ -190,10 +192,10 @@ Deno.test("a copy is of everything when the last one, its source or its contents
   await copied(vault, "s");
   await storage.append(TESTER, "v", "main", [write(0, 70)]);
   await take(vault, "t");
-  await storage.append(TESTER, "v", "vault", [write(0, 99)]);
+  await storage.append(TESTER, "v.main", "vault", [write(0, 99)]);
   assertEquals(await isFull("t"), true, "the mirror was written");
   assertEquals(await isFull("s"), true, "the last copy is of a later moment");
-  await storage.deleteSnapshot(TESTER, "s.2", "vault");
+  await storage.deleteSnapshot(TESTER, "s.main.2", "vault");
   assertEquals(await isFull("t"), true, "the last copy was deleted");
   await storage.append(TESTER, "v", "main", [write(1, 71)]);
   await take(vault, "u");
@@ -203,30 +205,64 @@ Deno.test("a copy is of everything when the last one, its source or its contents
   assertEquals(await isFull("u"), true, "the last copy's source was deleted");
   await take(vault, "w");
   assertEquals(await isFull("w"), false);
-  await storage.deleteVolume(TESTER, "v", "vault");
+  await storage.deleteVolume(TESTER, "v.main", "vault");
   assertEquals(await isFull("w"), true, "the mirror was deleted");
   await storage.revertVolume(TESTER, "v", "main", "s");
   await take(vault, "x");
   assertEquals(await isFull("x"), true, "the volume was reverted");
 });
 
-Deno.test("a copy's name is its source's, with a number where that is taken, and none where it has none", async () => {
+Deno.test("a copy's name is its source's with its pool's, a number where that is taken, and none where it has none", async () => {
   await using vault = await createVault();
   const nameOf = async (copy: Copy) =>
     (await vault.storage.getSnapshot(copy.targetSnapshotId as string, "vault")).name;
-  for (const expected of ["s", "s.2", "s.3"]) assertEquals(await nameOf(await copied(vault, "s")), expected);
+  for (const expected of ["s.main", "s.main.2", "s.main.3"]) {
+    assertEquals(await nameOf(await copied(vault, "s")), expected);
+  }
   assertEquals(await nameOf(await copied(vault, await take(vault))), undefined);
   await take(vault, "n".repeat(63));
-  for (const expected of ["n".repeat(63), `${"n".repeat(61)}.2`]) {
+  for (const expected of [`${"n".repeat(58)}.main`, `${"n".repeat(58)}.ma.2`]) {
     assertEquals(await nameOf(await copied(vault, "n".repeat(63))), expected);
   }
+});
+
+Deno.test("a mirror's name is its volume's with its pool's, cut, and with a number where that is taken", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  const long = "p".repeat(63);
+  const shape = { blockSizeBytes: BLOCK_BYTES, segmentBlocks: SEGMENT_BLOCKS, cacheBytesMax: 2 ** 20 };
+  await storage.createPool(TESTER, { name: long, ...shape });
+  await storage.createVolume(TESTER, { name: "v".repeat(63), pool: "main", blockCount: 8 });
+  await storage.createVolume(TESTER, { name: "w".repeat(63), pool: long, blockCount: 8 });
+  await take(vault, "of-v", ["v".repeat(63)]);
+  const ofW = { volumes: ["w".repeat(63)], pool: long, name: "s", untilSealed: false };
+  await storage.takeSnapshot(TESTER, ofW, AbortSignal.timeout(1e4));
+  const mirrorOf = async (snapshot: string, sourcePool: string) => {
+    const input = { snapshot, sourcePool, pool: "vault" };
+    const { targetVolumeId } = await storage.copies.create(TESTER, input);
+    return (await storage.getVolume(targetVolumeId)).name;
+  };
+  await storage.createVolume(TESTER, { name: "v.main", pool: "vault", blockCount: 1 });
+  assertEquals(await mirrorOf("s", "main"), "v.main.2");
+  assertEquals(await mirrorOf("of-v", "main"), `${"v".repeat(58)}.main`);
+  assertEquals(await mirrorOf("s", long), `${"w".repeat(31)}.${"p".repeat(31)}`);
+});
+
+Deno.test("two that ask for the first copy at once have one mirror", async () => {
+  await using vault = await createVault();
+  await take(vault, "t");
+  const asked = await Promise.allSettled(["s", "t"].map((snapshot) => copyOf(vault, snapshot)));
+  const refused = asked.filter(({ status }) => status === "rejected") as PromiseRejectedResult[];
+  assertEquals(refused.map(({ reason }) => reason.code), ["in-use"]);
+  const { items } = await vault.storage.listVolumes("vault", { itemsMax: 9 });
+  assertEquals(items.map(({ name }) => name), ["v.main"]);
 });
 
 Deno.test("copies are kept in the volume that is for them, never in another that has the name", async () => {
   await using vault = await createVault();
   const { storage } = vault;
   await storage.createVolume(TESTER, { name: "v", pool: "vault", blockCount: 1 });
-  assertEquals(await codeOf(copyOf(vault, "s")), "name-taken");
+  assertEquals(await codeOf(copyOf(vault, "s", { name: "v" })), "name-taken");
   const copy = await copied(vault, "s", { name: "copies-of-v" });
   assertEquals((await storage.getVolume("copies-of-v", "vault")).volumeId, copy.targetVolumeId);
   assertEquals((await copied(vault, "s")).targetVolumeId, copy.targetVolumeId);
@@ -235,7 +271,7 @@ Deno.test("copies are kept in the volume that is for them, never in another that
   assertEquals(await codeOf(copyOf(vault, "both")), "invalid-argument");
   assertEquals(await codeOf(copyOf(vault, "both", { volume: "w", name: "copies-of-v" })), "name-taken");
   const other = await copied(vault, "both", { volume: "w" });
-  assertEquals((await storage.getVolume("w", "vault")).volumeId, other.targetVolumeId);
+  assertEquals((await storage.getVolume("w.main", "vault")).volumeId, other.targetVolumeId);
   const own = await copied(vault, "s", { name: "more-of-v" });
   assertEquals((await copied(vault, "s", { name: "more-of-v" })).targetVolumeId, own.targetVolumeId);
 });
@@ -387,9 +423,9 @@ Deno.test("a worker that ends a step after another has taken its copy changes no
   const done = await storage.copies.get(copy.copyId);
   assertEquals(done.status, "done");
   await assertEqual(vault, done);
-  await storage.deleteVolume(TESTER, "v", "vault");
+  await storage.deleteVolume(TESTER, "v.main", "vault");
   await vault.drain();
-  await storage.deleteSnapshot(TESTER, "s", "vault");
+  await storage.deleteSnapshot(TESTER, "s.main", "vault");
   await assertNothingLeft(vault, 0);
 });
 
@@ -407,17 +443,17 @@ Deno.test("a copy fails when its mirror is written meanwhile: the write stays, t
   const { storage } = vault;
   for (const base of [false, true]) {
     if (base) {
-      await storage.deleteVolume(TESTER, "v", "vault");
+      await storage.deleteVolume(TESTER, "v.main", "vault");
       await copied(vault, "s");
     }
     const copy = await copyOf(vault, base ? await take(vault, "t") : "s");
     const copier = vault.createCopier();
     while ((await storage.copies.get(copy.copyId)).phase !== "verifying") await copier.sweep();
-    await storage.append(TESTER, "v", "vault", [write(5, 77)]);
+    await storage.append(TESTER, "v.main", "vault", [write(5, 77)]);
     const failed = await run(vault, copy, copier);
     assertEquals([failed.status, failed.failure?.code], ["failed", "volume-changed"]);
     const range = { lba: 5, blockCount: 1 };
-    assertEquals(readStamps(await storage.readVolume("v", "vault", range), BLOCK_BYTES), [77]);
+    assertEquals(readStamps(await storage.readVolume("v.main", "vault", range), BLOCK_BYTES), [77]);
     await assertNothingLeft(vault, base ? 5 : 1);
   }
 });
@@ -432,7 +468,7 @@ Deno.test("a copy fails when its mirror is deleted meanwhile, or the pool is out
   const copy = await copyOf(vault, "s");
   const copier = vault.createCopier();
   while ((await storage.copies.get(copy.copyId)).phase !== "verifying") await copier.sweep();
-  await storage.deleteVolume(TESTER, "v", "vault");
+  await storage.deleteVolume(TESTER, "v.main", "vault");
   const failed = await run(vault, copy, copier);
   assertEquals([failed.status, failed.failure?.code], ["failed", "volume-not-found"]);
   await assertNothingLeft(vault, 0);
@@ -485,7 +521,7 @@ Deno.test("a copy goes on when the last copy, which it is based on, is deleted m
   const copier = vault.createCopier();
   while ((await storage.copies.get(copy.copyId)).phase !== "copying") await copier.sweep();
   await vault.drain();
-  await storage.deleteSnapshot(TESTER, "s", "vault");
+  await storage.deleteSnapshot(TESTER, "s.main", "vault");
   await reclaimAll(vault.test.database);
   const done = await run(vault, copy, copier);
   assertEquals([done.status, done.bytesCopied], ["done", BLOCK_BYTES]);
