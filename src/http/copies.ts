@@ -109,6 +109,7 @@ const cancelRoute = createRoute({
   path: "/copies/{copy}",
   operationId: "cancelCopy",
   summary: "Cancel a copy that runs; one that has ended stays as it is",
+  description: "The volume that it was for goes with it if it holds nothing.",
   tags: ["copies"],
   request: { params: copyParams, query: NoQuery },
   responses: { 200: jsonResponse("The copy as it stands now", Copy), default: PROBLEM_RESPONSE },

@@ -17,11 +17,12 @@
  * - *Resumed anywhere*: whatever a step did before it was killed, the next worker does again with the same outcome, for the source
  *   never changes. A step's end is one update of the row, which fails for who has lost the job meanwhile.
  * - *One worker*: a job is leased to one, which puts the lease off with each step.
- * - *Nothing stays*: staged contents are begun, switched to and dropped in the transaction that says so in the row.
+ * - *Nothing stays*: staged contents are begun, switched to and dropped in the transaction that says so in the row; so is a mirror
+ *   that holds nothing when a copy into it comes to nothing.
  * - *The source stays*: a snapshot cannot be deleted while it is copied, nor the one that it is compared with.
  *
- * Locks, in this order: the pool, the snapshot, the job, and as the last one a pool's events. No transaction tells events of
- * both pools unless the other pool's lock is its first, so copies in opposite directions cannot wait for each other.
+ * Locks, in this order: the pool, the snapshot, the job, the mirror, and as the last ones the pools' events, by the pools' ids. No
+ * transaction locks both pools, so copies in opposite directions cannot wait for each other.
  */
 
 import { and, asc, count, desc, eq, gt, inArray, isNull, lte, ne, or, type SQL } from "drizzle-orm";
@@ -31,9 +32,10 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { emptyChain } from "./contents_digest.ts";
-import { appendEvent, type EventType } from "./event.ts";
+import { appendEvent, appendEvents, type EventType } from "./event.ts";
 import { createId, isId } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
+import { dropEmptyMirror, lockMirror } from "./mirror.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { lockPool } from "./pool.ts";
 import type { Snapshot } from "./snapshot.ts";
@@ -165,7 +167,8 @@ function isWorkers({ poolId, copyId }: Copy, workerId: string) {
 /**
  * Asks for a copy. Answers when that is committed.
  *
- * @throws {StorageError} `snapshot-not-found`; `too-busy` when too many are under way; `in-use` when one into that volume is.
+ * @throws {StorageError} `snapshot-not-found`; `too-busy` when too many are under way; `in-use` when one into that volume is, or
+ *   it is gone.
  */
 export async function createCopy(
   database: Database,
@@ -200,11 +203,14 @@ export async function createCopy(
         `Cannot copy snapshot ${snapshotId}: it is deleted or cancelled`,
       );
     }
+    if (!await lockMirror(tx, targetPoolId, targetVolumeId)) {
+      throw new StorageError("in-use", "Cannot copy into this volume: it was deleted just now; ask again");
+    }
     const [inserted] = await tx.insert(copies).values(row).returning();
     const copy = toCopy(inserted);
     const target = { targetId: copy.copyId, ...(name === undefined ? {} : { targetName: name }) };
     await appendAudit(tx, actor, { poolId, at, action: "copy.create", ...target });
-    await appendCopyEvent(tx, copy, "copy.created", at, { targetPoolId, targetVolumeId });
+    await appendCopyEvent(tx, copy, { type: "copy.created", at, body: { targetPoolId, targetVolumeId } });
     return copy;
   });
 }
@@ -260,9 +266,8 @@ export async function cancelCopy(database: Database, actor: Actor, copy: Copy, a
       ne(copies.phase, "telling"),
     )).returning();
     if (row === undefined) return;
-    await dropStaged(tx, toCopy(row), at);
     await appendAudit(tx, actor, { poolId, at, action: "copy.cancel", targetId: copyId });
-    await appendCopyEvent(tx, copy, "copy.cancelled", at, {});
+    await giveUp(tx, actor, toCopy(row), { type: "copy.cancelled", at, body: {} });
   });
 }
 
@@ -315,7 +320,7 @@ export async function moveCopy(
     const moved = await moveCopyWithin(tx, copy, workerId, { ...move, ...(isDue ? { toldAt: at } : {}) });
     if (!isDue) return;
     const { phase, bytesCopied, bytesTotal } = moved;
-    await appendCopyEvent(tx, moved, "copy.progress", at, { phase, bytesCopied, bytesTotal });
+    await appendCopyEvent(tx, moved, { type: "copy.progress", at, body: { phase, bytesCopied, bytesTotal } });
   });
 }
 
@@ -338,7 +343,11 @@ export async function finishCopy(database: Database, copy: Copy, workerId: strin
       .where(isWorkers(copy, workerId)).returning();
     if (row === undefined) throw new CopyLostError();
     const { targetSnapshotId, bytesCopied, digest } = toCopy(row);
-    await appendCopyEvent(tx, copy, "copy.done", at, { targetSnapshotId, bytesCopied, digest });
+    await appendCopyEvent(tx, copy, {
+      type: "copy.done",
+      at,
+      body: { targetSnapshotId, bytesCopied, digest },
+    });
   });
 }
 
@@ -356,23 +365,35 @@ export async function failCopy(
       .set({ status: "failed", endedAt: at, failureCode: code, failureDetail: detail })
       .where(isWorkers(copy, workerId)).returning();
     if (row === undefined) throw new CopyLostError();
-    await dropStaged(tx, toCopy(row), at);
-    await appendCopyEvent(tx, copy, "copy.failed", at, { code, detail });
+    await giveUp(tx, copy.actor, toCopy(row), { type: "copy.failed", at, body: { code, detail } });
   });
 }
 
-async function dropStaged(tx: Transaction, { targetPoolId, stagingId }: Copy, at: Date): Promise<void> {
+/** Gives back what a copy has taken that came to nothing, and tells of it. The other pool is locked. */
+async function giveUp(tx: Transaction, actor: Actor, copy: Copy, end: CopyEvent): Promise<void> {
+  const { poolId, targetPoolId, targetVolumeId, stagingId } = copy;
+  const { at } = end;
   if (stagingId !== undefined) await dropStagingWithin(tx, targetPoolId, stagingId, at);
+  const deleted = await dropEmptyMirror(tx, actor, targetPoolId, targetVolumeId, at);
+  await appendEvents(tx, [
+    { poolId, ...toCopyEvent(copy, end) },
+    ...(deleted === undefined ? [] : [{ poolId: targetPoolId, ...deleted }]),
+  ]);
 }
 
-async function appendCopyEvent(
-  tx: Transaction,
-  { poolId, copyId, snapshotId, volumeId }: Copy,
-  type: EventType,
-  at: Date,
-  body: Record<string, unknown>,
-): Promise<void> {
-  await appendEvent(tx, poolId, { type, at, snapshotId, volumeId, body: { copyId, ...body } });
+interface CopyEvent {
+  readonly type: EventType;
+  readonly at: Date;
+  readonly body: Record<string, unknown>;
+}
+
+/** Told in the source's pool. */
+async function appendCopyEvent(tx: Transaction, copy: Copy, event: CopyEvent): Promise<void> {
+  await appendEvent(tx, copy.poolId, toCopyEvent(copy, event));
+}
+
+function toCopyEvent({ copyId, snapshotId, volumeId }: Copy, { body, ...event }: CopyEvent) {
+  return { ...event, snapshotId, volumeId, body: { copyId, ...body } };
 }
 
 function toCopy(row: typeof copies.$inferSelect): Copy {

@@ -6,7 +6,8 @@
  *   transaction does.
  * - Ids rise without a gap in commit order within a pool: the id is taken from the pool's row in `event_heads`, which
  *   stays locked until the commit. So who has seen id n and asks for what comes after gets all of it, once.
- *   It is the last lock a transaction takes; nobody holds it while waiting for another.
+ *   It is the last lock a transaction takes; nobody holds it while waiting for another, but for the next pool's of those who
+ *   tell events of two pools ({@linkcode appendEvents}).
  *
  * A stream follows one pool, for nothing crosses pools. NOTIFY wakes whoever follows it; it takes a global lock at
  * commit, which is why writes have no event.
@@ -88,6 +89,12 @@ export async function appendEvent(tx: Transaction, poolId: string, event: NewEve
       ${event.deviceId ?? null}, ${event.volumeId ?? null}, ${JSON.stringify(event.body)}::text::jsonb
     from head`;
   await Promise.all([appended, tx.$client`select pg_notify(${EVENT_CHANNEL}, ${poolId})`]);
+}
+
+/** Writes events of several pools, in the order of the pools' ids, so that no two who do wait for each other. Call it last. */
+export async function appendEvents(tx: Transaction, told: (NewEvent & { poolId: string })[]): Promise<void> {
+  const inOrder = told.toSorted((a, b) => a.poolId < b.poolId ? -1 : 1);
+  for (const { poolId, ...event } of inOrder) await appendEvent(tx, poolId, event);
 }
 
 /** Up to `eventsMax` events of a pool with an id above `afterEventId`, ascending. */

@@ -17,7 +17,7 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit, type AuditAction } from "./audit.ts";
 import { requireBlockCount } from "./block.ts";
-import { appendEvent, type EventType } from "./event.ts";
+import { appendEvent, type EventType, type NewEvent } from "./event.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
 import {
   carriesLabels,
@@ -74,7 +74,8 @@ function selectVolumes(connection: Connection) {
     .innerJoin(pools, eq(pools.poolId, volumes.poolId));
 }
 
-async function lockVolume(tx: Transaction, poolId: string, volumeId: string): Promise<void> {
+/** Locks a volume's row until the transaction ends. */
+export async function lockVolume(tx: Transaction, poolId: string, volumeId: string): Promise<void> {
   await tx.$client`
     select from volumes where pool_id = ${poolId} and volume_id = ${volumeId} for no key update`;
 }
@@ -280,18 +281,29 @@ export async function deleteVolume(
   volume: Volume,
   at: Date,
 ): Promise<void> {
-  const { pool, volumeId } = volume;
+  const { pool: { poolId }, volumeId } = volume;
   await transact(database, async (tx) => {
-    await lockPool(tx, pool.poolId);
-    const current = await getVolume(tx, volumeId, pool.poolId);
-    await tx.update(volumes).set({ deletedAt: at })
-      .where(and(eq(volumes.poolId, pool.poolId), eq(volumes.volumeId, volumeId)));
-    await deleteLabels(tx, pool.poolId, volumeId);
-    await advancePool(tx, pool.poolId, { mapVersions: 1 });
-    await appendReclaims(tx, pool.poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
-    await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
-    await appendEvent(tx, pool.poolId, toVolumeEvent(current, "volume.deleted", at));
+    await lockPool(tx, poolId);
+    await appendEvent(tx, poolId, await deleteVolumeWithin(tx, actor, poolId, volumeId, at));
   });
+}
+
+/** The same as a part of `tx`, which has locked the pool. Answers the event, for the caller to append last. */
+export async function deleteVolumeWithin(
+  tx: Transaction,
+  actor: Actor,
+  poolId: string,
+  volumeId: string,
+  at: Date,
+): Promise<NewEvent> {
+  const current = await getVolume(tx, volumeId, poolId);
+  await tx.update(volumes).set({ deletedAt: at })
+    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
+  await deleteLabels(tx, poolId, volumeId);
+  await advancePool(tx, poolId, { mapVersions: 1 });
+  await appendReclaims(tx, poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
+  await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
+  return toVolumeEvent(current, "volume.deleted", at);
 }
 
 function toVolume(

@@ -111,6 +111,7 @@ Deno.test("a copy that runs is listed, keeps its source from being deleted, and 
     "cancelled",
     false,
   ]);
+  assertEquals((await door.call("GET", `/volumes/${cancelled.body.volumeId}`)).status, 404);
   assertEquals((await door.call("DELETE", "/snapshots/s")).status, 204);
   assertEquals((await door.call("GET", `/copies/${id}`)).body, cancelled.body);
   const { body } = await door.call("GET", "/audit?maxResults=1000");

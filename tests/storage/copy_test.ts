@@ -2,15 +2,19 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { STORAGE_LIMITS } from "../../src/config.ts";
+import { transact } from "../../src/database/client.ts";
 import { StorageError } from "../../src/errors.ts";
 import { Appender } from "../../src/storage/appender.ts";
 import { Copier } from "../../src/storage/copier.ts";
-import { claimCopies, type Copy, CopyLostError } from "../../src/storage/copy.ts";
+import { claimCopies, type Copy, CopyLostError, createCopy } from "../../src/storage/copy.ts";
 import { stepCopy } from "../../src/storage/copy_step.ts";
+import { createId } from "../../src/storage/identifier.ts";
 import type { StorageLimits } from "../../src/storage/limits.ts";
+import { lockMirror } from "../../src/storage/mirror.ts";
 import type { Pool } from "../../src/storage/pool.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
 import { digestOf } from "../support/contents_digest.ts";
+import { until } from "../support/door.ts";
 import { below, fill, readStamps, seeded } from "../support/history.ts";
 import { countTaken, reclaimAll } from "../support/reclaiming.ts";
 import {
@@ -129,6 +133,11 @@ async function assertEqual(vault: Vault, copy: Copy): Promise<void> {
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   return (await assertRejects(() => promise, StorageError) as StorageError).code;
+}
+
+/** The names of the volumes in the vault. */
+async function namesThere({ storage }: TestStorage): Promise<string[]> {
+  return (await storage.listVolumes("vault", { itemsMax: 9 })).items.map(({ name }) => name);
 }
 
 /** Nothing is staged or running any more, and all but `taken` segments of the vault are free. */
@@ -254,8 +263,7 @@ Deno.test("two that ask for the first copy at once have one mirror", async () =>
   const asked = await Promise.allSettled(["s", "t"].map((snapshot) => copyOf(vault, snapshot)));
   const refused = asked.filter(({ status }) => status === "rejected") as PromiseRejectedResult[];
   assertEquals(refused.map(({ reason }) => reason.code), ["in-use"]);
-  const { items } = await vault.storage.listVolumes("vault", { itemsMax: 9 });
-  assertEquals(items.map(({ name }) => name), ["v.main"]);
+  assertEquals(await namesThere(vault), ["v.main"]);
 });
 
 Deno.test("copies are kept in the volume that is for them, never in another that has the name", async () => {
@@ -463,6 +471,7 @@ Deno.test("a copy fails when its mirror is deleted meanwhile, or the pool is out
   const { storage } = vault;
   const full = await run(vault, await copyOf(vault, "s"));
   assertEquals([full.status, full.failure?.code], ["failed", "insufficient-space"]);
+  assertEquals(await namesThere(vault), []);
   await assertNothingLeft(vault, 0);
   await storage.addDevice(TESTER, { name: "more", pool: "vault", blockCount: 400 });
   const copy = await copyOf(vault, "s");
@@ -548,10 +557,114 @@ Deno.test("a copy can be cancelled in any phase, and gives its space back; one t
       assertEquals((await storage.copies.cancel(TESTER, copyId)).status, "done");
       break;
     }
-    assertEquals(await copier.sweep(), false);
+    assertEquals([await copier.sweep(), await namesThere(vault)], [false, []]);
     await assertNothingLeft(vault, 0);
   }
-  assertEquals(phases.size, 7);
+  assertEquals([phases.size, await namesThere(vault)], [7, ["v.main"]]);
+});
+
+Deno.test("a mirror that was given nothing goes with its copy, which is told in both pools", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  const copy = await copyOf(vault, "s");
+  await storage.copies.cancel(TESTER, copy.copyId);
+  const [deleted] = (await storage.listEvents(copy.targetPoolId, {}, 0, 100)).toReversed();
+  assertEquals([deleted.type, deleted.volumeId], ["volume.deleted", copy.targetVolumeId]);
+  const [cancelled] = (await storage.listEvents(copy.poolId, {}, 0, 100)).toReversed();
+  assertEquals([cancelled.type, cancelled.body], ["copy.cancelled", { copyId: copy.copyId }]);
+  const { items } = await storage.listAudit({ itemsMax: 100 });
+  const done = items.filter(({ action }) => ["copy.cancel", "volume.delete"].includes(action));
+  assertEquals(done.map(({ clientName }) => clientName), ["tester", "tester"]);
+  const [{ mirrors }] = await vault.test.database.$client`select count(*) as mirrors from mirrors`;
+  assertEquals(mirrors, 0);
+});
+
+Deno.test("a mirror that holds anything stays when a copy into it comes to nothing", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  const isKept = async (what: string, make: (mirror: string) => Promise<unknown>) => {
+    const { copyId, targetVolumeId } = await copyOf(vault, "s", { name: what });
+    await make(targetVolumeId);
+    await storage.copies.cancel(TESTER, copyId);
+    assertEquals((await storage.getVolume(what, "vault")).volumeId, targetVolumeId);
+  };
+  const snapshotOf = (mirror: string, name: string) =>
+    storage.takeSnapshot(TESTER, { volumes: [mirror], name, untilSealed: false }, AbortSignal.timeout(1e4));
+  await isKept("written", (mirror) => storage.append(TESTER, mirror, undefined, [write(0, 1)]));
+  await isKept("covered", (mirror) => snapshotOf(mirror, "of-nothing"));
+  await isKept("reverted", async (mirror) => {
+    await storage.append(TESTER, mirror, undefined, [write(0, 1)]);
+    await snapshotOf(mirror, "of-one");
+    await vault.drain();
+    await storage.revertVolume(TESTER, mirror, undefined, "of-one");
+    await storage.deleteSnapshot(TESTER, "of-one", undefined);
+  });
+  await copied(vault, "s", { name: "copied" });
+  await isKept("copied", async () => {});
+  const [empty, full] = [await copyOf(vault, "s", { name: "empty" }), await storage.getVolume("copied")];
+  assertEquals(empty.targetVolumeId === full.volumeId, false);
+  await storage.copies.cancel(TESTER, empty.copyId);
+  assertEquals((await namesThere(vault)).toSorted(), ["copied", "covered", "reverted", "written"]);
+});
+
+Deno.test("a copy that is asked for while the last one is cancelled is refused, or has a mirror to go into", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  const first = await copyOf(vault, "s");
+  await storage.copies.cancel(TESTER, first.copyId);
+  const { volumeId, targetPoolId, targetVolumeId } = first;
+  const late = { snapshot: await storage.getSnapshot("s", "main"), volumeId, targetPoolId, targetVolumeId };
+  const created = createCopy(vault.test.database, TESTER, late, STORAGE_LIMITS, vault.clock.at);
+  assertEquals(await codeOf(created), "in-use");
+  for (let round = 0; round < 20; round++) {
+    const { copyId } = await copyOf(vault, "s");
+    const [, asked] = await Promise.allSettled([storage.copies.cancel(TESTER, copyId), copyOf(vault, "s")]);
+    if (asked.status === "rejected") assertEquals(asked.reason.code, "in-use");
+    else {
+      const { name } = await storage.getVolume(asked.value.targetVolumeId);
+      assertEquals(name, "v.main");
+      await storage.copies.cancel(TESTER, asked.value.copyId);
+    }
+    assertEquals(await namesThere(vault), []);
+  }
+});
+
+Deno.test("a mirror stays when a copy into it is asked for while the last one is being cancelled", async () => {
+  await using vault = await createVault();
+  const { test: { database }, storage } = vault;
+  const { copyId, targetPoolId, targetVolumeId } = await copyOf(vault, "s");
+  let cancelled = false;
+  const cancelling = transact(database, async (tx) => {
+    assertEquals(await lockMirror(tx, targetPoolId, targetVolumeId), true);
+    await tx.$client`
+      insert into copies select (jsonb_populate_record(c, jsonb_build_object('copy_id', ${createId()}::text))).*
+      from copies c where copy_id = ${copyId}`;
+    const cancelling = storage.copies.cancel(TESTER, copyId).then(() => cancelled = true);
+    await until(async () => {
+      const [{ waiting }] = await database.$client`
+        select count(*) as waiting from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'`;
+      return cancelled || waiting > 0;
+    });
+    return { cancelling };
+  });
+  await (await cancelling).cancelling;
+  assertEquals((await storage.copies.get(copyId)).status, "cancelled");
+  assertEquals(await namesThere(vault), ["v.main"]);
+});
+
+Deno.test("copies in opposite directions that are cancelled at once do not wait for each other", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  await storage.createVolume(TESTER, { name: "w", pool: "vault", blockCount: 8 });
+  const ofW = { volumes: ["w"], pool: "vault", name: "back", untilSealed: false };
+  await storage.takeSnapshot(TESTER, ofW, AbortSignal.timeout(1e4));
+  for (let round = 0; round < 20; round++) {
+    const there = await copyOf(vault, "s");
+    const back = await storage.copies.create(TESTER, { snapshot: "back", sourcePool: "vault", pool: "main" });
+    await Promise.all([there, back].map(({ copyId }) => storage.copies.cancel(TESTER, copyId)));
+  }
+  assertEquals(await namesThere(vault), ["w"]);
 });
 
 Deno.test("a copy into a pool whose cache is full waits for the flusher, and goes on", async () => {
