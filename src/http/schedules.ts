@@ -75,7 +75,9 @@ const Selector = z.string().min(1).max(512).openapi({
   example: "env=prod",
 });
 const SnapshotName = z.string().min(1).max(SNAPSHOT_NAME_LENGTH_MAX).openapi({
-  description: "Name of its snapshots; `{schedule}` and `{time}` (UTC, needed) stand for those",
+  description:
+    "Name of its snapshots; `{schedule}` and `{time}` (UTC, to the second, needed) stand for those. One that is " +
+    "taken gets a number behind, `.2`",
   example: SNAPSHOT_NAME_DEFAULT,
 });
 const SkipUnchanged = z.boolean().openapi({

@@ -4,11 +4,13 @@
  *
  *     due ──(a snapshot is taken)──────────────────► ran
  *      ├────(no volume, or none has changed)───────► skipped
- *      └────(refused: a volume is gone, a name is taken)──► failed
+ *      └────(refused: a volume is gone)──────────► failed
  *
  * Invariant: a run that is due is taken once, however many processes look, and wherever one of them ends. What becomes of it
  * and when the next one is due are written by the transaction that has the row locked; for a run that takes a snapshot that
  * is the marker's. Runs that were missed are one, for the next is due behind now and not behind the last.
+ *
+ * A snapshot's name goes by the second. One that is taken, as by a run now in the same second, gets a number behind.
  *
  * Whether anything has changed is looked at ahead of all locks: a write that comes meanwhile is the next run's. The steps:
  * 1. read the schedule, see whether it is due and whether anything has changed
@@ -40,7 +42,7 @@ import {
   updateSchedule,
 } from "./schedule.ts";
 import { encodeSnapshotCommand, toMarkerRequest } from "./snapshot_command.ts";
-import { requireNewSnapshotName } from "./snapshot_name.ts";
+import { chooseSnapshotName, isNameTaken } from "./snapshot_name.ts";
 
 /** Where a run that takes a snapshot may end, for tests. */
 export type RunPoint = "locked" | "chosen" | "placed" | "told";
@@ -139,21 +141,19 @@ export async function runNow(
 ): Promise<string> {
   const { pool } = schedule;
   const key = toKey(schedule);
-  const name = toSnapshotName(schedule.snapshotName, schedule.name, context.clock());
   const { snapshotId } = await context.runAlone(
     pool,
     () =>
-      requireNewSnapshotName(name, () =>
-        transact(database, async (tx) => {
-          await lockPool(tx, pool.poolId);
-          const locked = requireFound(await lockSchedule(tx, key), key);
-          const volumeIds = await chooseVolumes(tx, locked, context.limits);
-          if (volumeIds.length > 0) return await place(tx, actor, context, locked, { volumeIds, name });
-          throw new StorageError(
-            "invalid-argument",
-            `Cannot run schedule ${schedule.name}: there is no volume for it to cover`,
-          );
-        })),
+      transact(database, async (tx) => {
+        await lockPool(tx, pool.poolId);
+        const locked = requireFound(await lockSchedule(tx, key), key);
+        const volumeIds = await chooseVolumes(tx, locked, context.limits);
+        if (volumeIds.length > 0) return await place(tx, actor, context, locked, volumeIds);
+        throw new StorageError(
+          "invalid-argument",
+          `Cannot run schedule ${schedule.name}: there is no volume for it to cover`,
+        );
+      }),
   );
   return snapshotId;
 }
@@ -166,25 +166,23 @@ interface Taken extends HeadMove {
 async function takeDue(database: Database, context: RunContext, schedule: Schedule): Promise<Taken> {
   const { pool } = schedule;
   const { clock, limits, onPoint } = context;
-  const name = toSnapshotName(schedule.snapshotName, schedule.name, clock());
   const actor = toRunner(schedule);
   return await context.runAlone(
     pool,
     () =>
-      requireNewSnapshotName(name, () =>
-        transact(database, async (tx) => {
-          const head = await lockPool(tx, pool.poolId);
-          const locked = await claim(tx, schedule, clock());
-          await onPoint?.("locked");
-          if (locked === undefined) return stay(head, "elsewhere");
-          const volumeIds = await chooseVolumes(tx, locked, limits);
-          await onPoint?.("chosen");
-          if (volumeIds.length === 0) {
-            return stay(head, await endRun(tx, locked, { skipped: "no-volume" }, clock()));
-          }
-          const placed = await place(tx, actor, context, locked, { volumeIds, name });
-          return { ...placed, outcome: "ran" as const };
-        })),
+      transact(database, async (tx) => {
+        const head = await lockPool(tx, pool.poolId);
+        const locked = await claim(tx, schedule, clock());
+        await onPoint?.("locked");
+        if (locked === undefined) return stay(head, "elsewhere");
+        const volumeIds = await chooseVolumes(tx, locked, limits);
+        await onPoint?.("chosen");
+        if (volumeIds.length === 0) {
+          return stay(head, await endRun(tx, locked, { skipped: "no-volume" }, clock()));
+        }
+        const placed = await place(tx, actor, context, locked, volumeIds);
+        return { ...placed, outcome: "ran" as const };
+      }),
   );
 }
 
@@ -200,15 +198,16 @@ async function claim(tx: Transaction, schedule: Schedule, at: Date): Promise<Sch
     : undefined;
 }
 
-/** Takes the snapshot of a schedule whose row is locked, and tells of the run. */
+/** Takes the snapshot of a schedule whose row is locked, as the pool is, and tells of the run. */
 async function place(
   tx: Transaction,
   actor: Actor,
   { clock, onPoint }: RunContext,
   schedule: Schedule,
-  { volumeIds, name }: { volumeIds: string[] | "all"; name: string },
+  volumeIds: string[] | "all",
 ): Promise<PlacedMarker> {
   const { pool, scheduleId, labels } = schedule;
+  const name = await chooseName(tx, schedule, clock());
   const command = encodeSnapshotCommand({
     name,
     ...(volumeIds === "all" ? {} : { volumeIds }),
@@ -233,6 +232,18 @@ async function place(
   });
   await onPoint?.("told");
   return placed;
+}
+
+/** @throws {StorageError} `name-taken` when too many are. The pool is locked. */
+async function chooseName(
+  tx: Transaction,
+  { pool, snapshotName, name }: Schedule,
+  at: Date,
+): Promise<string> {
+  const wanted = toSnapshotName(snapshotName, name, at);
+  const free = await chooseSnapshotName(tx, pool.poolId, wanted);
+  if (free === undefined) throw isNameTaken(wanted);
+  return free;
 }
 
 /** Ends a due run without a snapshot, by a transaction of its own. */

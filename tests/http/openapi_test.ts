@@ -324,15 +324,17 @@ Deno.test("a queue of writes, trims and markers is listed, and told by client, a
 Deno.test("what schedules do by themselves is told as openapi.yaml documents", async () => {
   await using door = await createTestDoor();
   await createTestVolume(door, "v");
+  await createTestVolume(door, "gone");
   const schedules = [
     { name: "runs", volumes: ["v"] },
     { name: "skips", label: "none" },
-    { name: "fails", volumes: ["v"], snapshotName: "runs-{time}" },
+    { name: "fails", volumes: ["gone"] },
   ];
   for (const schedule of schedules) {
     const { status } = await door.call("POST", "/schedules", { json: { every: "PT1H", ...schedule } });
     assertEquals(status, 201);
   }
+  await door.call("DELETE", "/volumes/gone");
   const at = new Date(Date.now() + 2 * 3_600_000);
   await door.system.createScheduler({ clock: () => at }).sweep();
   const { body } = await door.call("GET", "/events");

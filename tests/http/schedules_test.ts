@@ -141,8 +141,11 @@ Deno.test("POST …/run answers the snapshot, which tells its schedule; PATCH pa
   assertEquals([ran.body.scheduleId, ran.body.labels, ran.body.volumes.length], [paused.body.id, {
     by: "hand",
   }, 1]);
+  const again = await door.call("POST", "/schedules/by-hand/run");
+  assertEquals(again.status, 202);
+  assert(again.body.name !== ran.body.name);
   const { body } = await door.call("GET", "/schedules/by-hand");
-  assertEquals([body.lastSnapshotId, body.lastError], [ran.body.id, undefined]);
+  assertEquals([body.lastSnapshotId, body.lastError], [again.body.id, undefined]);
   const { body: record } = await door.call("GET", `/audit/${ran.body.auditId}`);
   assertEquals([record.origin, record.action], ["http POST /schedules/by-hand/run", "snapshot.create"]);
   assertEquals((await door.call("DELETE", "/schedules/by-hand")).status, 204);

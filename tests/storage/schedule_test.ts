@@ -310,8 +310,6 @@ Deno.test("a run that is asked for is taken at once, by whoever asked, and moves
     new Date("2026-11-25T10:00:01Z"),
     second.snapshotId,
   ]);
-  // Twice in a second: refused, and nothing is told of it.
-  assertEquals(await codeOf(storage.schedules.run(TESTER, "s")), "name-taken");
   assertEquals((await listTold(test)).map(([type]) => type), ["created", "ran", "ran"]);
   await create(test, "due", { volumes: ["v"] });
   await storage.schedules.run(TESTER, "due");
@@ -319,6 +317,41 @@ Deno.test("a run that is asked for is taken at once, by whoever asked, and moves
   test.set("2026-11-25T11:00:01Z");
   await storage.schedules.run(TESTER, "due");
   assertEquals(await test.createScheduler().sweep(), false);
+});
+
+Deno.test("runs in one second have names of their own, cut where they would be too long, be they due or asked for", async () => {
+  await using test = await createTimedStorage();
+  const { storage } = test;
+  await create(test, "s", { volumes: ["v"] });
+  const long = "l".repeat(46);
+  await create(test, long, { volumes: ["v"], paused: true });
+  test.set("2026-11-25T11:00:00Z");
+  const taken = { volumes: ["v"], name: "s-20261125T110000Z", untilSealed: false };
+  await storage.takeSnapshot(TESTER, taken, AbortSignal.timeout(1e4));
+  assertEquals(await test.createScheduler().sweep(), true);
+  const [, due] = await listAll(test);
+  assertEquals([due.name, (await storage.schedules.get("s")).lastSnapshotId], [
+    "s-20261125T110000Z.2",
+    due.snapshotId,
+  ]);
+  const [, told] = (await listTold(test)).at(-1) ?? [];
+  assertEquals(told, { name: "s", snapshotName: due.name });
+  const ran = await Promise.all(Array.from({ length: 3 }, () => storage.schedules.run(TESTER, "s")));
+  assertEquals(ran.map(({ name }) => name).toSorted(), [3, 4, 5].map((n) => `s-20261125T110000Z.${n}`));
+  for (const expected of ["20261125T110000Z", "20261125T11000.2", "20261125T11000.3"]) {
+    assertEquals((await storage.schedules.run(TESTER, long)).name, `${long}-${expected}`);
+  }
+});
+
+Deno.test("a run is refused when a hundred have its name in one second, and nothing is told of it", async () => {
+  await using test = await createTimedStorage();
+  const { storage } = test;
+  await create(test, "s", { volumes: ["v"] });
+  for (let run = 0; run < 100; run++) await storage.schedules.run(TESTER, "s");
+  assertEquals(await codeOf(storage.schedules.run(TESTER, "s")), "name-taken");
+  assertEquals((await listTold(test)).length, 101);
+  test.set("2026-11-25T10:00:01Z");
+  assertEquals((await storage.schedules.run(TESTER, "s")).name, "s-20261125T100001Z");
 });
 
 // Labels
@@ -420,8 +453,10 @@ Deno.test("a run that fails is shown and told, and holds up neither others nor t
   await create(test, "b", { volumes: ["v"], snapshotName: "b.{time}" });
   await create(test, "c", { volumes: ["v"] });
   await storage.deleteVolume(TESTER, "w");
-  const taken = { volumes: ["v"], name: "b.20261125T110000Z", untilSealed: false };
-  await storage.takeSnapshot(TESTER, taken, AbortSignal.timeout(1e4));
+  for (const number of ["", ...Array.from({ length: 99 }, (_, index) => `.${index + 2}`)]) {
+    const taken = { volumes: ["v"], name: `b.20261125T110000Z${number}`, untilSealed: false };
+    await storage.takeSnapshot(TESTER, taken, AbortSignal.timeout(1e4));
+  }
   test.set("2026-11-25T11:00:00Z");
   const scheduler = test.createScheduler();
   assertEquals([await scheduler.sweep(), await scheduler.sweep()], [true, false]);
@@ -429,7 +464,7 @@ Deno.test("a run that fails is shown and told, and holds up neither others nor t
     (await storage.schedules.get(name)).lastError?.replace(/[0-9a-f-]{36}/, "ID");
   assertEquals(await errorOf("a"), "Cannot find volume ID");
   assertEquals(await errorOf("b"), "Cannot take snapshot b.20261125T110000Z: the pool has one of that name");
-  assertEquals([await errorOf("c"), (await listAll(test)).length], [undefined, 2]);
+  assertEquals([await errorOf("c"), (await listAll(test)).length], [undefined, 101]);
   const failed = (await listTold(test)).filter(([type]) => type === "failed");
   assertEquals(failed.map(([, { name }]) => name).toSorted(), ["a", "b"]);
   const { lastRunAt, nextRunAt } = await storage.schedules.get("a");
@@ -440,7 +475,7 @@ Deno.test("a run that fails is shown and told, and holds up neither others nor t
   assertEquals([await errorOf("a"), await errorOf("b"), (await listAll(test)).length], [
     undefined,
     undefined,
-    5,
+    104,
   ]);
 });
 
