@@ -4,7 +4,7 @@
  *
  *     due ──(a snapshot is taken)──────────────────► ran
  *      ├────(no volume, or none has changed)───────► skipped
- *      └────(refused: a volume is gone)──────────► failed
+ *      └────(refused: a volume is gone)────────────► failed
  *
  * Invariant: a run that is due is taken once, however many processes look, and wherever one of them ends. What becomes of it
  * and when the next one is due are written by the transaction that has the row locked; for a run that takes a snapshot that
