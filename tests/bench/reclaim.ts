@@ -1,10 +1,10 @@
 /**
- * `reclaim`: what deleting 1,000 snapshots, and reclaiming what they alone held, does to the latency of writes to the same volume
- * and to another one of the pool.
+ * `reclaim`: what reclaiming 1,000 snapshots does to the latency of writes to the same volume and to another one of the pool.
  *
  * The writes come at a quarter of the rate that could be taken, are due at a fixed schedule, and their latency counts from then. The
- * snapshots are deleted over HTTP, one after the other, oldest first, and their segments come back while the writes go on;
- * what is left of them when the writes are over is waited for. All slots are mapped in the open epoch, in both loads.
+ * snapshots are gone at once when they begin, by one transaction in the database: a thousand DELETEs are a thousand commits
+ * under the pool's lock, which is another question. Their segments come back while the writes go on; what is left of them when
+ * the writes are over is waited for. All slots are mapped in the open epoch, in both loads.
  */
 
 import type { Bed, BenchDatabase, BenchServer, OpenLoadResult, OpenLoadRun } from "./bed.ts";
@@ -29,21 +29,21 @@ const CONNECTIONS_MAX = 64;
 /** Of the closed load that tells the rate. */
 const PUT_SECONDS = 1;
 const PUT_SECONDS_QUICK = 0.5;
-/** Long enough for the deletions and a good part of the reclaim behind them. */
+/** Long enough for a good part of the reclaim. */
 const WINDOW_SECONDS = 20;
 const WINDOW_SECONDS_QUICK = 1;
 const WARMUP_SECONDS = 1;
 const WARMUP_SECONDS_QUICK = 0.2;
 /** Longest wait for the rest of a reclaim. */
-const REST_MS_MAX = 60_000;
+const REST_MS_MAX = 120_000;
 const POLL_MS = 50;
 
 export const reclaimBench: Bench = {
   name: "reclaim",
   rows: [{
     name: "reclaim",
-    measured: "p99 of write latency, 1,000 snapshots deleted and reclaimed",
-    against: "the same load, none deleted",
+    measured: "p99 of write latency, 1,000 snapshots being reclaimed",
+    against: "the same load, none reclaimed",
     unit: "ms",
     goal: { atMost: 1.2, aim: 1 },
   }],
@@ -64,8 +64,6 @@ interface Stage {
 /** A load with what was reclaimed meanwhile. */
 interface BusyLoad {
   readonly result: OpenLoadResult;
-  /** Seconds from the first DELETE to the last one's answer. */
-  readonly deleteSeconds: number;
   /** Segments that came back while the load went on, and a second of it. */
   readonly segmentsReturned: number;
   readonly segmentsPerSecond: number;
@@ -113,7 +111,7 @@ async function compare(stage: Stage, calmFirst: boolean): Promise<Sample> {
   const busy = await runBusyLoad(stage, snapshots);
   const restSeconds = await waitForReclaim(stage);
   const calm = first ?? await runCalmLoad(stage);
-  const { result, deleteSeconds, segmentsReturned, segmentsPerSecond } = busy;
+  const { result, segmentsReturned, segmentsPerSecond } = busy;
   return {
     row: "reclaim",
     measured: result.p99Ms,
@@ -122,9 +120,7 @@ async function compare(stage: Stage, calmFirst: boolean): Promise<Sample> {
       `${Math.round(stage.ratePerSecond)} writes/s, p50 ${result.p50Ms.toFixed(1)} : ${
         calm.p50Ms.toFixed(1)
       } ms; ` +
-      `${snapshots.length} snapshots deleted in ${
-        deleteSeconds.toFixed(1)
-      } s, ${segmentsReturned} segments back meanwhile, ` +
+      `of ${snapshots.length} snapshots ${segmentsReturned} segments back meanwhile, ` +
       `${Math.round(segmentsPerSecond)} a second, the rest ${restSeconds.toFixed(1)} s later`,
   };
 }
@@ -150,14 +146,13 @@ async function runBusyLoad(stage: Stage, snapshots: string[]): Promise<BusyLoad>
   const { client } = stage;
   await using run = await startLoad(stage);
   const before = await client.readPool();
-  const [{ result, after }, deleteSeconds] = await Promise.all([
-    run.result.then(async (result) => ({ result, after: await client.readPool() })),
-    timeSeconds(() => deleteSnapshots(client, snapshots)),
-  ]);
+  await deleteSnapshots(stage, snapshots);
+  const result = await run.result;
+  const after = await client.readPool();
   const segmentsReturned = after.freeSegments - before.freeSegments;
   if (segmentsReturned <= 0) throw new Error("Cannot compare the loads: nothing was reclaimed meanwhile");
   const segmentsPerSecond = segmentsReturned / ((after.at - before.at) / 1000);
-  return { result, deleteSeconds, segmentsReturned, segmentsPerSecond };
+  return { result, segmentsReturned, segmentsPerSecond };
 }
 
 /** Starts the load and waits until it is warm. */
@@ -179,8 +174,17 @@ async function startLoad({ bed, database, server, blockCount, ratePerSecond }: S
   return run;
 }
 
-async function deleteSnapshots(client: ServerClient, snapshots: string[]): Promise<void> {
-  for (const snapshot of snapshots) await client.deleteSnapshot(snapshot);
+/** As so many deletions would leave it: rows gone, and for each of what they read a task. */
+async function deleteSnapshots({ database: { database } }: Stage, snapshots: string[]): Promise<void> {
+  await database.$client`
+    with gone as (delete from snapshots where snapshot_id = any(${snapshots}::uuid[])),
+    uncounted as (delete from snapshot_space where snapshot_id = any(${snapshots}::uuid[])),
+    read as (
+      delete from snapshot_volumes where snapshot_id = any(${snapshots}::uuid[])
+      returning pool_id, timeline_id, epoch
+    )
+    insert into reclaims (pool_id, reclaim_id, timeline_id, epoch, looked_at)
+    select pool_id, gen_random_uuid(), timeline_id, epoch, now() from read`;
 }
 
 /** Waits until nothing is left to reclaim, and answers how long that took. @throws when it takes too long. */

@@ -69,12 +69,6 @@ export class ServerClient {
     throw new Error(`Cannot wait for the seal any longer: the snapshot is ${status}`);
   }
 
-  async deleteSnapshot(snapshot: string): Promise<void> {
-    const response = await this.#send("DELETE", `/snapshots/${snapshot}`, null);
-    await response.body?.cancel();
-    if (!response.ok) throw new Error(`Cannot delete snapshot ${snapshot}: answered ${response.status}`);
-  }
-
   async readPool(pool = "main"): Promise<PoolMoment> {
     const status = await this.#ask<Omit<PoolMoment, "at">>("GET", `/pools/${pool}`);
     return { at: performance.now(), ...status };
