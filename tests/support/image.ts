@@ -12,6 +12,9 @@ export const IMAGE_BYTES = 32 * 1024 * 1024;
 /** Where the file system's tools are; an ordinary user's PATH often leaves them out. */
 const TOOLS = { PATH: "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin" };
 
+/** Longest run of a program. */
+const RUN_MS_MAX = 120_000;
+
 /** Whether the machine has a program; tells what is left out if not. */
 async function hasProgram(program: string, packageName: string, versionFlag: string): Promise<boolean> {
   const command = new Deno.Command(program, {
@@ -40,6 +43,7 @@ export async function run(program: string, ...args: string[]): Promise<void> {
     env: TOOLS,
     stdout: "piped",
     stderr: "piped",
+    signal: AbortSignal.timeout(RUN_MS_MAX),
   })
     .output();
   const text = new TextDecoder();
