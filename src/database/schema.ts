@@ -273,6 +273,7 @@ export const stagings = pgTable("stagings", {
   sinceTimelineId: count("since_timeline_id").notNull(),
   sinceEpoch: count("since_epoch").notNull(),
   keptUntil: moment("kept_until"),
+  deviceId: uuid("device_id"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.stagingId] })]);
 
 export const mirrors = pgTable("mirrors", {
@@ -311,4 +312,5 @@ export const copies = pgTable("copies", {
   toldAt: moment("told_at").notNull(),
   createdAt: moment("created_at").notNull(),
   endedAt: moment("ended_at"),
+  deviceId: uuid("device_id"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.copyId] })]);

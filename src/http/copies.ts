@@ -43,6 +43,7 @@ const Copy = z.object({
   sourceVolumeId: Id,
   poolId: Id.openapi({ description: "Where the copy is made" }),
   volumeId: Id.openapi({ description: "The volume there that holds the copies of the source's volume" }),
+  deviceId: Id.optional().openapi({ description: "Where its segments come from, if that was chosen" }),
   snapshotId: Id.optional().openapi({ description: "The copy, once it is there" }),
   incremental: z.boolean().optional().openapi({
     description: "Whether only what changed since the last copy is copied; absent until that is known",
@@ -59,6 +60,9 @@ const Copy = z.object({
 const NewCopy = z.strictObject({
   pool: Reference.openapi({ description: "Where to; its blocks have the same size" }),
   volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
+  device: Reference.optional().openapi({
+    description: "The device there that the copy's segments come from; by default, any",
+  }),
   name: Name.optional().openapi({
     description:
       "The volume there that holds the copies; by default the one that does, or a new one that is called as the source's " +
@@ -117,13 +121,13 @@ const cancelRoute = createRoute({
 
 export function registerCopies(app: DoorApp, { storage, limits }: Door): void {
   app.openapi(createCopyRoute, async (c) => {
-    const { pool, volume, name } = c.req.valid("json");
+    const { pool, volume, device, name } = c.req.valid("json");
     const { snapshot } = c.req.valid("param");
     const { pool: sourcePool } = c.req.valid("query");
     const copy = await storage.copies.create(toActor(c), {
       snapshot,
       pool,
-      ...given({ sourcePool, volume, name }),
+      ...given({ sourcePool, volume, device, name }),
     });
     return c.json(toBody(copy), 202, { location: `/copies/${copy.copyId}` });
   });
@@ -157,6 +161,7 @@ export function toBody(copy: StorageCopy): z.input<typeof Copy> {
     sourceVolumeId: copy.volumeId,
     poolId: copy.targetPoolId,
     volumeId: copy.targetVolumeId,
+    ...(copy.deviceId === undefined ? {} : { deviceId: copy.deviceId }),
     ...(targetSnapshotId === undefined ? {} : { snapshotId: targetSnapshotId }),
     ...(phase === "beginning" ? {} : { incremental: baseId !== undefined }),
     ...(baseId === undefined ? {} : { baseSnapshotId: baseId }),

@@ -26,7 +26,7 @@ import type { Connection, Database, Transaction } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { requireInside, toBlockCount } from "./block.ts";
 import { copyEntries, type NewEntry } from "./cache.ts";
-import { findFreeSegments, formatTaking, type FreeSegment } from "./free_list.ts";
+import { findFreeSegments, formatTaking, FreeChoice, type FreeSegment } from "./free_list.ts";
 import type { Learnt, OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
 import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
 import { findMappedSlots, findSegments, formatMapping, type SlotRange } from "./segment_map.ts";
@@ -86,6 +86,7 @@ interface OpenVolumeRow {
   block_count: number;
   timeline_id: number;
   open_epoch: number;
+  device_id: string | null;
   is_whole: boolean;
 }
 
@@ -96,14 +97,14 @@ async function selectOpenVolumes(
   volumeIds: string[],
 ): Promise<OpenVolume[]> {
   const rows = await $client<OpenVolumeRow[]>`
-    select v.volume_id, v.entries_of, v.block_count, v.timeline_id, t.open_epoch, not exists (
+    select v.volume_id, v.entries_of, v.block_count, v.timeline_id, v.device_id, t.open_epoch, not exists (
         select from segment_map m where m.pool_id = ${poolId} and m.timeline_id = v.timeline_id
       ) as is_whole
     from (
-      select volume_id, volume_id as entries_of, block_count, timeline_id from volumes
+      select volume_id, volume_id as entries_of, block_count, timeline_id, null::uuid as device_id from volumes
       where pool_id = ${poolId} and volume_id = any(${volumeIds}::uuid[]) and deleted_at is null
       union all
-      select staging_id, volume_id, block_count, timeline_id from stagings
+      select staging_id, volume_id, block_count, timeline_id, device_id from stagings
       where pool_id = ${poolId} and staging_id = any(${volumeIds}::uuid[])
     ) v join timelines t on t.pool_id = ${poolId} and t.timeline_id = v.timeline_id`;
   return rows.map((row) => ({
@@ -112,6 +113,7 @@ async function selectOpenVolumes(
     blockCount: row.block_count,
     timelineId: row.timeline_id,
     epoch: row.open_epoch,
+    ...(row.device_id === null ? {} : { deviceId: row.device_id }),
     segments: new Map(),
     isWhole: row.is_whole,
   }));
@@ -408,25 +410,49 @@ async function allocate(
     0,
   );
   if (wanted === 0) return { outcomes: judged, free: known };
-  const free = known.length >= wanted
-    ? known
-    : await findFreeSegments(await connect(), poolId, Math.max(wanted, FREE_AHEAD));
-  let used = 0;
+  const free = await findChoice(connect, poolId, known, wanted, judged);
   const outcomes = judged.map((plan) => {
     if (plan instanceof StorageError) return plan;
+    const { volume } = plan;
     const missing = segments.missing(plan);
-    if (missing.length > free.length - used) {
+    const count = free.count(volume.deviceId);
+    if (missing.length > count) {
       return new StorageError(
         "insufficient-space",
-        `Cannot write: ${missing.length} segments are needed and ${
-          free.length - used
-        } are free; add a device`,
+        `Cannot write: ${missing.length} segments are needed and ${count} are free; add a device, or delete snapshots`,
       );
     }
-    for (const slot of missing) segments.take(plan.volume, slot, free[used++]);
+    for (const [index, segment] of free.take(missing.length, volume.deviceId).entries()) {
+      segments.take(volume, missing[index], segment);
+    }
     return plan;
   });
-  return { outcomes, free: free.slice(used) };
+  return { outcomes, free: free.rest };
+}
+
+/** What is known to be free is enough for most batches; one with contents that are bound to a device looks anew. */
+async function findChoice(
+  connect: Connect,
+  poolId: string,
+  known: FreeSegment[],
+  wanted: number,
+  judged: (Planned | StorageError)[],
+): Promise<FreeChoice> {
+  const deviceIds = new Set<string>();
+  for (const plan of judged) {
+    if (!(plan instanceof StorageError) && plan.volume.deviceId !== undefined) {
+      deviceIds.add(plan.volume.deviceId);
+    }
+  }
+  if (deviceIds.size === 0 && known.length >= wanted) return new FreeChoice(known, new Map());
+  const connection = await connect();
+  const whole = await findFreeSegments(connection, poolId, Math.max(wanted, FREE_AHEAD));
+  const ofDevice = new Map<string, FreeSegment[]>();
+  for (const deviceId of deviceIds) {
+    // As many more as others may take of it.
+    ofDevice.set(deviceId, await findFreeSegments(connection, poolId, 2 * wanted, deviceId));
+  }
+  return new FreeChoice(whole, ofDevice);
 }
 
 /** Numbers the runs of the accepted requests, and tells each request its last number. */

@@ -7,6 +7,7 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { cancelCopy, type Copy, createCopy, getCopy, listCopies } from "./copy.ts";
 import { requireWhole } from "./covered.ts";
+import { getDevice } from "./device.ts";
 import type { StorageLimits } from "./limits.ts";
 import { findMirror } from "./mirror.ts";
 import type { Page, PageRequest } from "./page.ts";
@@ -23,6 +24,8 @@ export interface CopyInput {
   readonly volume?: string;
   /** The pool that the copy is for. */
   readonly pool: string;
+  /** The device of it that the copy's segments come from; by default, all of them. */
+  readonly device?: string;
   /** The volume there that holds the copies; by default the one that does, or a new one with a name made of the volume's. */
   readonly name?: string;
 }
@@ -52,6 +55,9 @@ export class Copies {
     const { pool, snapshotId } = place;
     const covered = requireWhole(place.covered);
     requireOtherPool(pool, target);
+    const device = input.device === undefined
+      ? undefined
+      : await getDevice(this.database, input.device, target.poolId);
     const source = { pool, volumeId: covered.volumeId, blockCount: covered.volumeBlocks };
     const at = clock();
     const copy = await createCopy(
@@ -61,6 +67,7 @@ export class Copies {
         snapshot: await getSnapshot(this.database, snapshotId, pool.poolId),
         volumeId: covered.volumeId,
         targetPoolId: target.poolId,
+        ...(device === undefined ? {} : { deviceId: device.deviceId }),
         targetVolumeId: await findMirror(this.database, actor, target, source, input.name, limits, at),
       },
       limits,

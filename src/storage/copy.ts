@@ -63,6 +63,8 @@ export interface Copy {
   readonly volumeId: string;
   readonly targetPoolId: string;
   readonly targetVolumeId: string;
+  /** Where the copy's segments come from, if that was chosen. */
+  readonly deviceId?: string;
   readonly status: CopyStatus;
   readonly phase: CopyPhase;
   /** Up to which block the phase has come. */
@@ -99,6 +101,7 @@ export interface NewCopy {
   readonly volumeId: string;
   readonly targetPoolId: string;
   readonly targetVolumeId: string;
+  readonly deviceId?: string;
 }
 
 /** How a step changes the row. */
@@ -173,7 +176,7 @@ function isWorkers({ poolId, copyId }: Copy, workerId: string) {
 export async function createCopy(
   database: Database,
   actor: Actor,
-  { snapshot, volumeId, targetPoolId, targetVolumeId }: NewCopy,
+  { snapshot, volumeId, targetPoolId, targetVolumeId, deviceId }: NewCopy,
   limits: StorageLimits,
   at: Date,
 ): Promise<Copy> {
@@ -186,6 +189,7 @@ export async function createCopy(
     volumeId,
     targetPoolId,
     targetVolumeId,
+    deviceId: deviceId ?? null,
     status: "running" as const,
     phase: "beginning",
     sourceChain: emptyChain(),
@@ -405,6 +409,7 @@ function toCopy(row: typeof copies.$inferSelect): Copy {
     volumeId: row.volumeId,
     targetPoolId: row.targetPoolId,
     targetVolumeId: row.targetVolumeId,
+    ...(row.deviceId === null ? {} : { deviceId: row.deviceId }),
     status: row.status,
     phase: row.phase as CopyPhase,
     position: row.position,

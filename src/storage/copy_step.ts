@@ -120,11 +120,15 @@ async function requireBase(
 async function stage(
   tx: Transaction,
   head: PoolHead,
-  { targetPoolId, targetVolumeId }: Copy,
+  { targetPoolId, targetVolumeId, deviceId }: Copy,
   { volumeBlocks: blockCount }: CoveredVolume,
   baseId?: string,
 ): Promise<Staging> {
-  const input = { blockCount, ...(baseId === undefined ? {} : { baseId }) };
+  const input = {
+    blockCount,
+    ...(baseId === undefined ? {} : { baseId }),
+    ...(deviceId === undefined ? {} : { deviceId }),
+  };
   return await beginStagingWithin(tx, head, targetPoolId, targetVolumeId, input);
 }
 

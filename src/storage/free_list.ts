@@ -23,9 +23,12 @@ async function selectReturned(
   { $client }: Connection,
   poolId: string,
   count: number,
+  deviceId?: string,
 ): Promise<FreeSegment[]> {
+  const ofDevice = deviceId === undefined ? $client`` : $client`and device_id = ${deviceId}`;
   const rows = await $client<{ segment_id: number; device_id: string }[]>`
-    select segment_id, device_id from free_segments where pool_id = ${poolId} order by segment_id limit ${count}`;
+    select segment_id, device_id from free_segments
+    where pool_id = ${poolId} ${ofDevice} order by segment_id limit ${count}`;
   return rows.map((row) => ({ segmentId: row.segment_id, deviceId: row.device_id, returned: true }));
 }
 
@@ -34,14 +37,16 @@ async function selectUntouched(
   { $client }: Connection,
   poolId: string,
   count: number,
+  deviceId?: string,
 ): Promise<FreeSegment[]> {
+  const ofDevice = deviceId === undefined ? $client`` : $client`and device_id = ${deviceId}`;
   const rows = await $client<{ device_id: string; first_segment_id: number; free: number }[]>`
     select device_id, first_segment_id, least(room, ${count}::bigint - (room_until - room))::bigint as free
     from (
       select device_id, first_segment_id + segments_touched as first_segment_id,
         segment_count - segments_touched as room,
         sum(segment_count - segments_touched) over (order by first_segment_id) as room_until
-      from devices where pool_id = ${poolId} and segment_count > segments_touched
+      from devices where pool_id = ${poolId} and segment_count > segments_touched ${ofDevice}
     ) rooms
     where room_until - room < ${count}::bigint
     order by first_segment_id`;
@@ -56,17 +61,70 @@ async function selectUntouched(
 
 // Verbs
 
-/** The next `count` segments of the free list, in the order in which they go out: fewer only when there are no more. */
+/**
+ * The next `count` segments of the free list, or of what of it is on one device, in the order in which they go out: fewer only
+ * when there are no more.
+ */
 export async function findFreeSegments(
   connection: Connection,
   poolId: string,
   count: number,
+  deviceId?: string,
 ): Promise<FreeSegment[]> {
   const [returned, untouched] = await Promise.all([
-    selectReturned(connection, poolId, count),
-    selectUntouched(connection, poolId, count),
+    selectReturned(connection, poolId, count, deviceId),
+    selectUntouched(connection, poolId, count, deviceId),
   ]);
   return [...returned, ...untouched].slice(0, count);
+}
+
+/**
+ * Free segments to choose from: of the whole pool, and for who is bound to a device of that. Each goes out once, and of a device
+ * always the first that is left, which is what its untouched tail needs.
+ */
+export class FreeChoice {
+  readonly #taken = new Set<number>();
+  readonly #used = new Map<string | undefined, number>();
+
+  constructor(
+    private readonly whole: FreeSegment[],
+    private readonly ofDevice: ReadonlyMap<string, FreeSegment[]>,
+  ) {}
+
+  /** How many there are still. */
+  count(deviceId?: string): number {
+    return this.#list(deviceId).length - (this.#used.get(deviceId) ?? 0) - this.#takenAhead(deviceId);
+  }
+
+  /** The next `count`, of which there are as many. */
+  take(count: number, deviceId?: string): FreeSegment[] {
+    const list = this.#list(deviceId);
+    const chosen: FreeSegment[] = [];
+    let used = this.#used.get(deviceId) ?? 0;
+    for (; chosen.length < count; used++) {
+      if (!this.#taken.has(list[used].segmentId)) chosen.push(list[used]);
+    }
+    this.#used.set(deviceId, used);
+    if (this.ofDevice.size > 0) { for (const { segmentId } of chosen) this.#taken.add(segmentId); }
+    return chosen;
+  }
+
+  /** What is left for the whole pool. */
+  get rest(): FreeSegment[] {
+    const left = this.whole.slice(this.#used.get(undefined) ?? 0);
+    return this.#taken.size === 0 ? left : left.filter(({ segmentId }) => !this.#taken.has(segmentId));
+  }
+
+  #list(deviceId?: string): FreeSegment[] {
+    return deviceId === undefined ? this.whole : this.ofDevice.get(deviceId) ?? [];
+  }
+
+  /** Those of a list that another has taken and this one has not come by. */
+  #takenAhead(deviceId?: string): number {
+    if (this.#taken.size === 0) return 0;
+    const ahead = this.#list(deviceId).slice(this.#used.get(deviceId) ?? 0);
+    return ahead.filter(({ segmentId }) => this.#taken.has(segmentId)).length;
+  }
 }
 
 /** The statements that take the first of what was found off the free list. The pool is locked when they run. */

@@ -25,6 +25,8 @@ export interface OpenVolume {
   readonly blockCount: number;
   readonly timelineId: number;
   readonly epoch: number;
+  /** Takes its segments from this device only. */
+  readonly deviceId?: string;
   /** The open epoch's segments, by slot; not all of them unless the volume is whole. */
   readonly segments: Map<number, SegmentRef>;
   isWhole: boolean;

@@ -40,6 +40,8 @@ export interface Staging {
   readonly volumeBlocks: number;
   /** The moment behind which nothing may be written to the volume. */
   readonly since: TimelinePoint;
+  /** Where their segments come from, if that was chosen. */
+  readonly deviceId?: string;
 }
 
 /** What is to be staged. */
@@ -50,6 +52,8 @@ export interface NewStaging {
   readonly blockCount: number;
   /** When it is given up. */
   readonly keptUntil?: Date;
+  /** Where the segments are to come from; by default, from any device of the pool. */
+  readonly deviceId?: string;
 }
 
 /** Staged contents of one pool at a time: each holds space that nobody reads yet. */
@@ -120,7 +124,7 @@ export async function beginStagingWithin(
   head: PoolHead,
   poolId: string,
   volumeId: string,
-  { baseId, blockCount, keptUntil }: NewStaging,
+  { baseId, blockCount, keptUntil, deviceId }: NewStaging,
 ): Promise<Staging> {
   requireBlockCount(blockCount);
   if (await countStagings(tx, poolId) >= STAGINGS_MAX) {
@@ -138,6 +142,7 @@ export async function beginStagingWithin(
     volumeTimelineId: current.timelineId,
     volumeBlocks: current.blockCount,
     since,
+    ...(deviceId === undefined ? {} : { deviceId }),
   };
   await insertStaging(tx, poolId, staging, keptUntil);
   return staging;
@@ -272,6 +277,7 @@ function hasChanged({ name }: Volume): StorageError {
 }
 
 function toStaging(row: typeof stagings.$inferSelect): Staging {
-  const { poolId: _, keptUntil: __, sinceTimelineId, sinceEpoch, ...rest } = row;
-  return { ...rest, since: { timelineId: sinceTimelineId, epoch: sinceEpoch } };
+  const { poolId: _, keptUntil: __, sinceTimelineId, sinceEpoch, deviceId, ...rest } = row;
+  const since = { timelineId: sinceTimelineId, epoch: sinceEpoch };
+  return { ...rest, since, ...(deviceId === null ? {} : { deviceId }) };
 }

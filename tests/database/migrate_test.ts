@@ -26,6 +26,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0013_staging.sql",
         "0014_copy.sql",
         "0015_reclaim_order.sql",
+        "0016_placement.sql",
       ],
       [],
       [],

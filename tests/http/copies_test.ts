@@ -36,7 +36,11 @@ refuses("several volumes", copying("both", { pool: "vault" }), INVALID_ARGUMENT)
 refuses("a volume it does not cover", copying("s", { pool: "vault", volume: "w" }), OUTSIDE_SNAPSHOT);
 refuses("another volume's name", copying("s", { pool: "vault", name: "w" }), NAME_TAKEN);
 refuses("a name that is none", copying("s", { pool: "vault", name: "a b" }), INVALID_ARGUMENT);
-for (const json of [{}, { pool: 1 }, { pool: "vault", device: "d" }, { pool: "vault", name: "" }]) {
+refuses("a device of no such name there", copying("s", { pool: "vault", device: "main-1" }), {
+  status: 404,
+  code: "device-not-found",
+});
+for (const json of [{}, { pool: 1 }, { pool: "vault", device: 1 }, { pool: "vault", name: "" }]) {
   refuses(JSON.stringify(json), copying("s", json), INVALID_REQUEST);
 }
 refuses("a foreign page token", ["GET", "/snapshots/s/copies?pageToken=eA"], INVALID_REQUEST);

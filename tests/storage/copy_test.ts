@@ -90,7 +90,7 @@ async function take({ storage }: TestStorage, name?: string, volumes = ["v"]): P
 async function copyOf(
   { storage }: TestStorage,
   snapshot: string,
-  more: { volume?: string; name?: string; pool?: string } = {},
+  more: { volume?: string; name?: string; pool?: string; device?: string } = {},
 ): Promise<Copy> {
   return await storage.copies.create(TESTER, { snapshot, sourcePool: "main", pool: "vault", ...more });
 }
@@ -761,4 +761,52 @@ Deno.test("random histories copied again and again are equal, whoever copies", a
   assert(incremental > 2, `${incremental} were incremental`);
   await vault.drain();
   await assertSpaceIsSound(vault.test.database);
+});
+
+/** How many segments of each device of the vault are mapped. */
+async function countMapped({ test: { database } }: TestStorage): Promise<Record<string, number>> {
+  const rows = await database.$client<{ name: string; mapped: number }[]>`
+    select d.name, (
+      select count(*) from segment_map m where m.pool_id = d.pool_id and m.device_id = d.device_id
+    ) as mapped
+    from devices d join pools p on p.pool_id = d.pool_id where p.name = 'vault' order by d.name`;
+  return Object.fromEntries(rows.map(({ name, mapped }) => [name, mapped]));
+}
+
+Deno.test("a copy for a device takes its segments from that, whatever else is written in the pool meanwhile", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  await storage.addDevice(TESTER, { name: "vault-2", pool: "vault", blockCount: 400 });
+  await storage.createVolume(TESTER, { name: "busy", pool: "vault", blockCount: 4_000 });
+  const copy = await copyOf(vault, "s", { device: "vault-2" });
+  const copier = vault.createCopier();
+  let lba = 0;
+  for (; (await storage.copies.get(copy.copyId)).status === "running"; lba += 3) {
+    // At once, so that both take segments in one batch now and then.
+    await Promise.all([
+      copier.sweep(),
+      storage.append(TESTER, "busy", "vault", [{ lba, data: fill(lba + 1, 3, BLOCK_BYTES) }]),
+    ]);
+    if (lba > 3_000) throw new Error("The copy does not end");
+  }
+  const done = await storage.copies.get(copy.copyId);
+  assertEquals([done.status, done.deviceId], [
+    "done",
+    (await storage.getDevice("vault-2", "vault")).deviceId,
+  ]);
+  await assertEqual(vault, done);
+  const taken = await countTaken(vault, "vault");
+  const mapped = await countMapped(vault);
+  assertEquals(mapped["vault-1"], Math.ceil(lba / (2 * SEGMENT_BLOCKS)));
+  assertEquals(mapped["vault-2"], taken - mapped["vault-1"]);
+  await assertSpaceIsSound(vault.test.database);
+});
+
+Deno.test("a copy for a device that is too small fails, however much room there is on others", async () => {
+  await using vault = await createVault();
+  const { storage } = vault;
+  await storage.addDevice(TESTER, { name: "small", pool: "vault", blockCount: 2 * SEGMENT_BLOCKS });
+  const copy = await run(vault, await copyOf(vault, "s", { device: "small" }));
+  assertEquals([copy.status, copy.failure?.code], ["failed", "insufficient-space"]);
+  await assertNothingLeft(vault, 0);
 });
