@@ -11,15 +11,17 @@
  * - *Told truthfully* (9): a snapshot is sealed, its audit record completed and its event written in the transaction
  *   that takes its marker out of the queue.
  *
- * Entries are flushed in order of sequence, and never past the oldest marker. So each client's writes keep their order,
- * no marker is starved, and all that was ever flushed was ahead of every marker still in the queue.
+ * Entries are flushed by priority and then by sequence ({@linkcode selectPrioritized}), and never past the oldest marker. So each
+ * client's writes keep their order, no marker is starved, and all that was ever flushed was ahead of every marker still in
+ * the queue.
  *
  * `insert … select`, then `delete`, both inside the server: the data never leaves it, and on a distributed database both
  * run whole on the pool's node (11).
  *
  * The steps:
  * 1. lock the pool's tail, or leave
- * 2. choose the batch: what follows the last flushed entry, up to the oldest marker and the bounds
+ * 2. choose the batch: what follows the last flushed entry, or where priorities decide the next of the highest, up to the
+ *    oldest marker and the bounds
  * 3. copy the newest version of each of its blocks into `blocks`
  * 4. delete the batch from the cache
  * 5. take out the markers that are now at the head of the queue, and seal their snapshots
@@ -30,6 +32,7 @@ import type { Transaction } from "../database/client.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
 import { completeAudit } from "./audit.ts";
 import { appendEvent } from "./event.ts";
+import { findSequenceFlushed, hasPriorities, selectPrioritized } from "./flush_order.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
 import { toProgress } from "./seal_progress.ts";
@@ -128,13 +131,23 @@ async function selectBatch(
   return row;
 }
 
+/** Some entries of the cache: those with the sequences `(after, last]`, or with those that are listed. */
+type Entries = { readonly after: number; readonly last: number } | { readonly sequences: number[] };
+
+/** The condition that a row of the cache is one of the entries. */
+function among({ $client }: Transaction, entries: Entries) {
+  return "sequences" in entries
+    ? $client`sequence = any(${entries.sequences}::bigint[])`
+    : $client`sequence > ${entries.after} and sequence <= ${entries.last}`;
+}
+
 /**
- * Copies the newest version of each block of the entries `(after, last]`.
+ * Copies the newest version of each block of the entries.
  *
  * The versions are chosen by their keys alone, and their data joined to what is left: a sort that carries the data spills
  * to disk, which took 1.6 times as long.
  */
-async function copyToBlocks(tx: Transaction, pool: Pool, after: number, last: number): Promise<void> {
+async function copyToBlocks(tx: Transaction, pool: Pool, entries: Entries): Promise<void> {
   const { poolId, blockSizeBytes } = pool;
   await tx.$client`
     insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data)
@@ -144,8 +157,10 @@ async function copyToBlocks(tx: Transaction, pool: Pool, after: number, last: nu
     from (
       select distinct on (k.device_id, k.segment_id, k.first_block + i)
         k.device_id, k.segment_id, k.first_block + i as block_index, k.sequence
-      from cache k cross join lateral generate_series(0, k.block_count::integer - 1) as i
-      where k.pool_id = ${poolId} and k.sequence > ${after} and k.sequence <= ${last} and k.segment_id is not null
+      from (
+        select sequence, device_id, segment_id, first_block, block_count from cache
+        where pool_id = ${poolId} and ${among(tx, entries)} and segment_id is not null
+      ) k cross join lateral generate_series(0, k.block_count::integer - 1) as i
       order by k.device_id, k.segment_id, k.first_block + i, k.sequence desc
     ) newest
     cross join lateral (
@@ -156,9 +171,8 @@ async function copyToBlocks(tx: Transaction, pool: Pool, after: number, last: nu
       where blocks.sequence < excluded.sequence`;
 }
 
-async function deleteEntries(tx: Transaction, poolId: string, after: number, last: number): Promise<void> {
-  await tx.$client`
-    delete from cache where pool_id = ${poolId} and sequence > ${after} and sequence <= ${last}`;
+async function deleteEntries(tx: Transaction, poolId: string, entries: Entries): Promise<void> {
+  await tx.$client`delete from cache where pool_id = ${poolId} and ${among(tx, entries)}`;
 }
 
 interface SealedRow {
@@ -222,26 +236,25 @@ export async function flushStep(tx: Transaction, pool: Pool, context: FlushConte
   if (tail === undefined) return { ...NOTHING_FLUSHED, locked: true };
   await reach("locked");
   // 2.
-  const after = tail.sequenceFlushed;
-  const batch = await selectBatch(tx, poolId, after, context.limits);
-  const { entry_count: entryCount, marker_count: markerCount, bytes, last } = batch;
-  if (last === null) return NOTHING_FLUSHED;
+  const chosen = await chooseBatch(tx, poolId, tail, context.limits);
+  if (chosen === undefined) return NOTHING_FLUSHED;
   await reach("chosen");
-  const lastEntry = batch.last_entry ?? after;
+  const { entries, entryCount, bytes, markers, markerCount } = chosen;
   if (entryCount > 0) {
     // 3.
-    await copyToBlocks(tx, pool, after, lastEntry);
+    await copyToBlocks(tx, pool, entries);
     await reach("copied");
   }
   // 4. The markers that follow go with the batch
-  await deleteEntries(tx, poolId, after, last);
+  if (entryCount > 0) await deleteEntries(tx, poolId, entries);
+  if (markerCount > 0) await deleteEntries(tx, poolId, markers);
   await reach("deleted");
   // 5.
-  if (markerCount > 0) await seal(tx, poolId, { after: lastEntry, last }, context.at);
+  if (markerCount > 0) await seal(tx, poolId, markers, context.at);
   await reach("sealed");
   // 6.
   const moved = {
-    sequenceFlushed: last,
+    sequenceFlushed: await findSequenceFlushed(tx, poolId, chosen.flushed),
     entriesFlushed: tail.entriesFlushed + entryCount + markerCount,
     bytesFlushed: tail.bytesFlushed + bytes,
   };
@@ -249,6 +262,45 @@ export async function flushStep(tx: Transaction, pool: Pool, context: FlushConte
   const progressTold = context.progressDue && await tellProgress(tx, poolId, moved, context);
   await reach("moved");
   return { locked: false, entryCount, bytes, sealedCount: markerCount, progressTold };
+}
+
+/** What a step moves: entries, and the markers behind them. All up to `flushed` is gone then, and perhaps more. */
+interface Chosen {
+  readonly entries: Entries;
+  readonly entryCount: number;
+  readonly bytes: number;
+  readonly markers: { readonly after: number; readonly last: number };
+  readonly markerCount: number;
+  readonly flushed: number;
+}
+
+/** The batch; nothing when the queue is empty. */
+async function chooseBatch(
+  tx: Transaction,
+  poolId: string,
+  { sequenceFlushed: after }: Tail,
+  limits: FlushContext["limits"],
+): Promise<Chosen | undefined> {
+  const [batch, prioritized] = await Promise.all([
+    selectBatch(tx, poolId, after, limits),
+    hasPriorities(tx, poolId),
+  ]);
+  if (prioritized) {
+    const { sequences, bytes } = await selectPrioritized(tx, poolId, limits);
+    const markers = { after, last: after };
+    return {
+      entries: { sequences },
+      entryCount: sequences.length,
+      bytes,
+      markers,
+      markerCount: 0,
+      flushed: after,
+    };
+  }
+  const { entry_count: entryCount, marker_count: markerCount, bytes, last, last_entry: lastEntry } = batch;
+  if (last === null) return undefined;
+  const entries = { after, last: lastEntry ?? after };
+  return { entries, entryCount, bytes, markers: { after: entries.last, last }, markerCount, flushed: last };
 }
 
 const NOTHING_FLUSHED: Flushed = {

@@ -27,6 +27,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0014_copy.sql",
         "0015_reclaim_order.sql",
         "0016_placement.sql",
+        "0017_priority.sql",
       ],
       [],
       [],
