@@ -56,6 +56,8 @@ export const STORAGE_LIMITS: StorageLimits = {
   // Shorter than the time-outs of common HTTP clients and proxies (60 s).
   flushWaitMsMax: 30_000,
   flushWaitPollMs: 50,
+  // 64 connections with a write of 4 KiB each then append 1 MiB a second, far below what any flusher moves.
+  slowMsMax: 250,
   // Room for what several tools put there; a list shows all of them.
   labelsMax: 64,
   // Each is one more look-up for every thing that a page looks at.
@@ -113,6 +115,8 @@ export const FIRST_POOL = {
 export interface Config {
   readonly host: string;
   readonly port: number;
+  /** Absent: in plain. */
+  readonly tls?: { readonly certificateFile: string; readonly keyFile: string };
   readonly dataDir: string;
   /** Absent: read from, or made in, the data directory. */
   readonly adminToken?: string;
@@ -127,9 +131,15 @@ export interface Config {
 
 const bytes = (fallback: number) => z.coerce.number().int().min(MIB).max(2 ** 50).default(fallback);
 
+/** Addresses that nobody else's machine can reach. */
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
+
 const ENVIRONMENT = z.object({
   SNAPMARK_HOST: z.string().min(1).max(253).default("127.0.0.1"),
   SNAPMARK_PORT: z.coerce.number().int().min(0).max(65_535).default(8080),
+  SNAPMARK_TLS_CERT: z.string().min(1).optional(),
+  SNAPMARK_TLS_KEY: z.string().min(1).optional(),
+  SNAPMARK_INSECURE: z.enum(["0", "1"]).default("0"),
   SNAPMARK_DATA_DIR: z.string().min(1).default("./data"),
   SNAPMARK_ADMIN_TOKEN: z.string().regex(
     /^[\x21-\x7e]{16,256}$/,
@@ -141,6 +151,19 @@ const ENVIRONMENT = z.object({
   SNAPMARK_CACHE_BYTES: bytes(1 * GIB),
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, "expected a URL that starts with postgres://")
     .optional(),
+}).superRefine((given, context) => {
+  const refuse = (name: string, message: string) =>
+    context.addIssue({ code: "custom", path: [name], message });
+  const { SNAPMARK_HOST: host, SNAPMARK_TLS_CERT: cert, SNAPMARK_TLS_KEY: key } = given;
+  if ((cert === undefined) !== (key === undefined)) {
+    refuse("SNAPMARK_TLS_CERT", "expected SNAPMARK_TLS_KEY with it, or neither");
+  }
+  if (LOOPBACK.test(host) || cert !== undefined || given.SNAPMARK_INSECURE === "1") return;
+  refuse(
+    "SNAPMARK_HOST",
+    "expected a loopback address, or SNAPMARK_TLS_CERT and SNAPMARK_TLS_KEY; tokens and data would go in plain. " +
+      "SNAPMARK_INSECURE=1 allows it",
+  );
 });
 
 /** The environment variables that are read: what a task has to permit. */
@@ -164,6 +187,9 @@ export function readConfig(get: (name: string) => string | undefined = (name) =>
   return {
     host: data.SNAPMARK_HOST,
     port: data.SNAPMARK_PORT,
+    ...(data.SNAPMARK_TLS_CERT === undefined || data.SNAPMARK_TLS_KEY === undefined
+      ? {}
+      : { tls: { certificateFile: data.SNAPMARK_TLS_CERT, keyFile: data.SNAPMARK_TLS_KEY } }),
     dataDir: data.SNAPMARK_DATA_DIR,
     logLevel: data.SNAPMARK_LOG,
     deviceBytes: data.SNAPMARK_DEVICE_BYTES,

@@ -51,6 +51,8 @@ export interface StorageLimits {
   readonly progressMs: number;
   /** Longest wait of a request for the flusher, be it for a flush or for a seal. */
   readonly flushWaitMsMax: number;
+  /** How long a write is slowed at most, when the cache is full but for it. */
+  readonly slowMsMax: number;
   /** How often a waiting request looks again. */
   readonly flushWaitPollMs: number;
   /** Labels of one volume or snapshot. */

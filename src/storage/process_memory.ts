@@ -1,5 +1,5 @@
 /**
- * What a process remembers: an appender and a reader for each pool, and volumes by the references that clients write.
+ * What a process remembers: an appender, the cache's pressure and a reader for each pool, and volumes by the references that clients write.
  *
  * Nothing of it need be right. A remembered volume may have been deleted and a new one have its name; who uses it then finds no
  * volume, and gets the new one. The volumes are bounded in number and time; of pools there are few, and they stay.
@@ -8,6 +8,7 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { Appender } from "./appender.ts";
+import { CachePressure } from "./cache_pressure.ts";
 import type { HeadMove } from "./head_move.ts";
 import type { StorageLimits } from "./limits.ts";
 import { findPoolId, type Pool } from "./pool.ts";
@@ -23,6 +24,7 @@ export interface ProcessMemoryOptions {
 
 export class ProcessMemory {
   readonly #appenders = new Map<string, Appender>();
+  readonly #pressures = new Map<string, CachePressure>();
   readonly #readers = new Map<string, Reader>();
   readonly #volumes = new Map<string, { volume: Volume; until: number }>();
 
@@ -36,6 +38,15 @@ export class ProcessMemory {
     const appender = new Appender(this.database, pool, limits, clock, onAppended);
     this.#appenders.set(pool.poolId, appender);
     return appender;
+  }
+
+  /** What slows writes to the pool. */
+  pressureOf(pool: Pool): CachePressure {
+    const known = this.#pressures.get(pool.poolId);
+    if (known !== undefined) return known;
+    const pressure = new CachePressure(this.database, pool, this.options.limits);
+    this.#pressures.set(pool.poolId, pressure);
+    return pressure;
   }
 
   /** Moves the pool's head beside the appends of this process: {@linkcode Appender.runAlone}. */

@@ -352,6 +352,7 @@ export class Storage implements AsyncDisposable {
     return await this.#memory.withVolume(reference, pool, async ({ volumeId, pool }) => {
       const weightBytes = weighWrites(writes, sizeBytes, pool);
       const request = { volumeId, clientId, priority, writes, sizeBytes, weightBytes };
+      await this.#memory.pressureOf(pool).slow(sizeBytes);
       const { sequence } = await this.#memory.appenderOf(pool).append(request);
       return { sequence, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };
     });
