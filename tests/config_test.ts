@@ -25,3 +25,18 @@ Deno.test("readConfig() names every problem at once and no value", () => {
   for (const name of Object.keys(environment)) assertEquals(message.includes(name), true);
   for (const value of ["secret", "short", "mysql"]) assertEquals(message.includes(value), false);
 });
+
+Deno.test("readConfig() leaves loopback only with a certificate and its key, or when it is told that it may", () => {
+  const tls = { SNAPMARK_TLS_CERT: "c", SNAPMARK_TLS_KEY: "k" };
+  for (const host of ["127.0.0.1", "127.8.9.1", "::1", "localhost"]) {
+    assertEquals(read({ SNAPMARK_HOST: host }).host, host);
+  }
+  for (const host of ["0.0.0.0", "::", "example.org", "192.168.1.9", "127.0.0.1.example.org"]) {
+    assertThrows(() => read({ SNAPMARK_HOST: host }), Error, "SNAPMARK_INSECURE");
+    assertEquals(read({ SNAPMARK_HOST: host, SNAPMARK_INSECURE: "1" }).tls, undefined);
+    assertEquals(read({ SNAPMARK_HOST: host, ...tls }).tls, { certificateFile: "c", keyFile: "k" });
+  }
+  for (const name of ["SNAPMARK_TLS_CERT", "SNAPMARK_TLS_KEY"]) {
+    assertThrows(() => read({ [name]: "x" }), Error, "SNAPMARK_TLS_CERT");
+  }
+});

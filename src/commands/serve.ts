@@ -7,6 +7,7 @@ import { startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts
 import type { Database } from "../database/client.ts";
 import { migrate } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
+import { readCertificate } from "../http/certificate.ts";
 import { type HttpServer, serveHttp } from "../http/server.ts";
 import { describeFault, startLog } from "../log.ts";
 import { SYSTEM } from "../storage/actor.ts";
@@ -48,14 +49,20 @@ export async function startServer(
   await storage.start();
   resources.use(storage);
   const token = await findAdminToken(config);
-  const server = serveHttp({
-    storage,
-    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
-    cacheBytesMax: config.cacheBytesMax,
-    authenticate: authenticateAdmin(token.token),
-    onRequest: (record) => logger.info("request", { ...record }),
-    onFault: (error, requestId) => logger.error("request fault", { requestId, ...describeFault(error) }),
-  }, config);
+  const server = serveHttp(
+    {
+      storage,
+      limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+      cacheBytesMax: config.cacheBytesMax,
+      authenticate: authenticateAdmin(token.token),
+      onRequest: (record) => logger.info("request", { ...record }),
+      onFault: (error, requestId) => logger.error("request fault", { requestId, ...describeFault(error) }),
+    },
+    config,
+    config.tls === undefined
+      ? undefined
+      : { files: config.tls, certificate: await readCertificate(config.tls) },
+  );
   resources.defer(() => server.stop(HTTP_LIMITS.drainMs));
   return { server, token };
 }

@@ -2,24 +2,31 @@
  * The HTTP door as a server: listens, and on `stop` finishes what is in flight.
  */
 
+import { createId } from "../storage/identifier.ts";
 import { createApp } from "./app.ts";
+import { type Certificate, type CertificateFiles, CertificateWatch } from "./certificate.ts";
 import type { Door } from "./door.ts";
 import { createFastLane } from "./fast_lane.ts";
+import { type Address, Listener } from "./listener.ts";
 
 export interface HttpServer {
   readonly url: string;
+  /** Looks whether there is a new certificate, as it does by itself every few seconds. */
+  lookAtCertificate(): Promise<void>;
   /** Stops accepting and waits for what is in flight, at most `drainMs`. */
   stop(drainMs: number): Promise<void>;
 }
 
 /**
- * Listens on `host` and `port`; port 0 chooses a free one.
+ * Listens on `host` and `port`; port 0 chooses a free one. In plain unless it is given a certificate, whose files it then goes on
+ * looking at.
  *
  * @throws {Error} when the address cannot be had.
  */
 export function serveHttp(
   door: Omit<Door, "onBackground" | "stopping">,
-  address: { host: string; port: number },
+  address: Address,
+  tls?: { readonly files: CertificateFiles; readonly certificate: Certificate },
 ): HttpServer {
   const stopping = new AbortController();
   const background = new Set<Promise<void>>();
@@ -30,30 +37,27 @@ export function serveHttp(
   const wholeDoor = { ...door, onBackground, stopping: stopping.signal };
   const app = createApp(wholeDoor);
   const fastLane = createFastLane(wholeDoor);
-  const server = listen(address, (request) => fastLane(request) ?? app.fetch(request));
-  const { hostname, port } = server.addr as Deno.NetAddr;
+  const listener = new Listener(
+    address,
+    (request) => fastLane(request) ?? app.fetch(request),
+    tls?.certificate,
+  );
+  const watch = tls === undefined ? undefined : new CertificateWatch(
+    tls.files,
+    tls.certificate,
+    (certificate) => listener.change(certificate),
+    (error) => door.onFault(error, createId()),
+  );
   return {
-    url: `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`,
+    url: listener.url,
+    lookAtCertificate: async () => await watch?.look(),
     stop: async (drainMs) => {
+      watch?.[Symbol.dispose]();
       stopping.abort();
       const timer = Promise.withResolvers<void>();
       const timeout = setTimeout(timer.resolve, drainMs);
-      await Promise.race([Promise.all([server.shutdown(), ...background]), timer.promise]);
+      await Promise.race([Promise.all([listener.shutdown(), ...background]), timer.promise]);
       clearTimeout(timeout);
     },
   };
-}
-
-function listen(
-  { host, port }: { host: string; port: number },
-  handler: (request: Request) => Response | Promise<Response>,
-): Deno.HttpServer {
-  try {
-    return Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
-  } catch (error) {
-    const { message } = error as Error;
-    throw new Error(`Cannot listen on ${host}:${port}, see SNAPMARK_HOST and SNAPMARK_PORT: ${message}`, {
-      cause: error,
-    });
-  }
 }
