@@ -77,6 +77,16 @@ export const STORAGE_LIMITS: StorageLimits = {
   rememberedVolumesMax: 10_000,
   // Another process may give a name away, or to a second pool; a look-up a second for each name is nothing.
   rememberedVolumesMs: 1_000,
+  // One for each machine or program that comes, and room for what nobody has tidied up.
+  clientsMax: 10_000,
+  // As many as a schedule names.
+  clientVolumesMax: 1_024,
+  // Those that are there at the same time; about 300 bytes each, and 50 for each volume.
+  rememberedClientsMax: 1_000,
+  // A look-up a second for each is nothing; so late another process notices that a token has ended.
+  rememberedClientsMs: 1_000,
+  // It tells whether a token is still in use, which is asked in days.
+  clientUsedMs: 60_000,
   // A day, as others keep theirs: longer than any client or queue goes on trying.
   idempotencyKeptMs: 24 * 60 * 60 * 1_000,
   // Longer than the longest wait of a request that lives (30 s, for a seal); a client of one that died waits no longer.
@@ -98,6 +108,8 @@ export const HTTP_LIMITS = {
   subscriberBacklogBytesMax: 1 * MIB,
   // How long a subscriber may leave anything unread, or its handshake unfinished.
   subscriberStalledMs: 10_000,
+  // How often a subscriber's token is looked at: with how long it is remembered, so late a revoked one is cut off.
+  subscriberTokenMs: 250,
   // Subscribers of one process; each costs a query per event of its pool.
   subscribersMax: 256,
   // How long a request in flight may go on once the server is told to stop.

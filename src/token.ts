@@ -1,5 +1,5 @@
 /**
- * The admin token: the one key to the front doors until there are clients.
+ * The admin token: the key to the front doors by which the first clients are made. Who has it may do everything.
  *
  * It comes from the environment, or is made once and kept in the data directory for its owner's eyes only. Tokens are
  * compared at their full width in constant time, so that neither content nor length can be guessed from how long it takes.
@@ -8,12 +8,14 @@
 import { timingSafeEqual } from "node:crypto";
 import { join } from "@std/path";
 import type { Config } from "./config.ts";
+import { SCOPES } from "./storage/client.ts";
 
 /** Who comes with the admin token. */
 export const ADMIN = {
   clientId: "00000000-0000-7000-8000-000000000001",
   clientName: "admin",
   priority: 0,
+  scopes: SCOPES,
 } as const;
 
 const TOKEN_BYTES = 32;

@@ -33,6 +33,18 @@ export const pools = pgTable("pools", {
   createdAt: moment("created_at").notNull(),
 });
 
+export const clients = pgTable("clients", {
+  clientId: uuid("client_id").primaryKey(),
+  name: text("name").notNull(),
+  priority: smallint("priority").notNull(),
+  scopes: text("scopes").array().notNull(),
+  volumes: jsonb("volumes"),
+  tokenHash: bytea("token_hash").notNull(),
+  createdAt: moment("created_at").notNull(),
+  expiresAt: moment("expires_at"),
+  lastUsedAt: moment("last_used_at"),
+});
+
 export const poolHeads = pgTable("pool_heads", {
   poolId: uuid("pool_id").primaryKey(),
   sequenceAppended: count("sequence_appended").notNull().default(0),

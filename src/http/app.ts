@@ -1,7 +1,7 @@
 /**
  * The HTTP door, put together: what every request passes, the resources, and what is answered to everything else.
  *
- * On the way in: an id for the request, the log's line, the token, the bound on the body, the idempotency key. On the way out: security
+ * On the way in: an id for the request, the log's line, the token, what its client may do, the bound on the body, the idempotency key. On the way out: security
  * headers. A fault anywhere ends in a problem document.
  */
 
@@ -15,6 +15,7 @@ import { createId } from "../storage/identifier.ts";
 import { registerAudit } from "./audit.ts";
 import { requireClient } from "./authentication.ts";
 import { registerBlocks } from "./blocks.ts";
+import { registerClients } from "./clients.ts";
 import { registerCopies } from "./copies.ts";
 import { registerDevices } from "./devices.ts";
 import { registerDocuments } from "./documents.ts";
@@ -27,6 +28,7 @@ import { repeatAnswers } from "./idempotency.ts";
 import { registerImage } from "./image.ts";
 import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
 import { IMPORT_PATH, registerImport } from "./import.ts";
+import { requireOwn, requireScope } from "./permission.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
@@ -50,8 +52,10 @@ export function createApp(door: Door): DoorApp {
   registerHealth(app, door);
   registerDocuments(app);
   app.use(requireClient(door));
+  app.use(requireScope());
   app.use(readBody(door));
   app.use(requireJson());
+  app.use(requireOwn(door));
   app.use(repeatAnswers(door, takesJson));
   registerPools(app, door);
   registerDevices(app, door);
@@ -65,6 +69,7 @@ export function createApp(door: Door): DoorApp {
   registerExport(app, door);
   registerImport(app, door);
   registerCopies(app, door);
+  registerClients(app, door);
   registerAudit(app, door);
   registerEvents(app, door);
 
@@ -156,10 +161,10 @@ function isStreamed({ req: { method, path } }: DoorContext): boolean {
   return (method === "PUT" && IMAGE_PATH.test(path)) || (method === "POST" && IMPORT_PATH.test(path));
 }
 
-/** Of the other bodies, PUTs are octets, and so is an import; a flush and a run have none. */
+/** Of the other bodies, PUTs are octets, and so is an import; a flush, a run and a rotation have none. */
 function takesJson({ req: { method, path } }: DoorContext): boolean {
   if (method === "PUT") return path.endsWith("/hold");
-  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import)$/.test(path));
+  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import|rotate)$/.test(path));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

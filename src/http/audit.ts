@@ -5,7 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { formatHex } from "../scsi/cdb.ts";
 import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
-import type { AuditedCommand, AuditRecord as StorageAuditRecord } from "../storage/audit.ts";
+import { type AuditedCommand, type AuditRecord as StorageAuditRecord, NO_POOL } from "../storage/audit.ts";
 import type { Door, DoorApp } from "./door.ts";
 import {
   Count,
@@ -62,12 +62,15 @@ const Command = z.object({
 
 const AuditRecord = z.object({
   id: Id,
-  poolId: Id,
+  poolId: Id.optional().openapi({ description: "Absent of what belongs to no pool" }),
   at: Moment,
   clientId: Id,
   clientName: z.string(),
   origin: z.string().openapi({ description: "Front door and route", example: "http POST /snapshots" }),
   action: z.enum([
+    "client.create",
+    "client.revoke",
+    "client.rotate",
     "copy.cancel",
     "copy.create",
     "pool.create",
@@ -129,9 +132,12 @@ export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
   );
 }
 
-function toBody({ auditId, at, command, ...record }: StorageAuditRecord): z.input<typeof AuditRecord> {
+function toBody(
+  { auditId, poolId, at, command, ...record }: StorageAuditRecord,
+): z.input<typeof AuditRecord> {
   return {
     id: auditId,
+    ...(poolId === NO_POOL ? {} : { poolId }),
     at: at.toISOString(),
     ...record,
     ...(command === undefined ? {} : { command: toCommandBody(command) }),

@@ -6,7 +6,7 @@
  */
 
 import { createMiddleware } from "hono/factory";
-import type { Door, DoorContext, DoorEnv } from "./door.ts";
+import type { Client, Door, DoorContext, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 
 /** The subprotocol that the server speaks. */
@@ -17,7 +17,7 @@ const TOKEN_SUBPROTOCOL = "snapmark.bearer.";
 export function requireClient(door: Door) {
   return createMiddleware<DoorEnv>(async (c, next) => {
     const token = readToken(c.req.raw.headers);
-    const client = token === undefined ? undefined : door.authenticate(token);
+    const client = token === undefined ? undefined : await findClient(door, token);
     if (client === undefined) {
       throw new HttpError("unauthorized", "Cannot let this request in: expected a valid bearer token", {
         headers: { "www-authenticate": 'Bearer realm="snapmark"' },
@@ -26,6 +26,16 @@ export function requireClient(door: Door) {
     c.set("client", client);
     await next();
   });
+}
+
+/** Whose token it is: the admin's, or a client's. */
+export async function findClient(door: Door, token: string): Promise<Client | undefined> {
+  return recallClient(door, token) ?? await door.storage.clients.authenticate(token);
+}
+
+/** Whose token it is, if that can be told at once. */
+export function recallClient({ authenticate, storage }: Door, token: string): Client | undefined {
+  return authenticate(token) ?? storage.clients.recall(token);
 }
 
 /** The subprotocols that a WebSocket client offers. */

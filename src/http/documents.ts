@@ -32,6 +32,7 @@ export function describeDoor(app: DoorApp): object {
       "snapshots",
       "copies",
       "schedules",
+      "clients",
       "audit",
       "events",
       "health",

@@ -5,6 +5,7 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Actor } from "../storage/actor.ts";
+import type { KnownClient } from "../storage/client.ts";
 import type { KeyClaim } from "../storage/idempotency.ts";
 import type { Storage } from "../storage/storage.ts";
 
@@ -19,6 +20,7 @@ export interface HttpLimits {
   readonly pageItemsDefault: number;
   readonly subscriberBacklogBytesMax: number;
   readonly subscriberStalledMs: number;
+  readonly subscriberTokenMs: number;
   readonly subscribersMax: number;
 }
 
@@ -37,7 +39,7 @@ export interface Door {
   readonly limits: HttpLimits;
   /** Cache bound of pools that do not choose one. */
   readonly cacheBytesMax: number;
-  /** The client whose token it is. */
+  /** Who comes with the admin token; all others are known to `storage.clients`. */
   readonly authenticate: (token: string) => Client | undefined;
   readonly onRequest: (record: RequestRecord) => void;
   /** Told of faults of the program itself. */
@@ -48,8 +50,8 @@ export interface Door {
   readonly stopping: AbortSignal;
 }
 
-/** Who a request comes from. */
-export type Client = Pick<Actor, "clientId" | "clientName" | "priority">;
+/** Who a request comes from, and what that client may do. */
+export type Client = KnownClient;
 
 /** What the middleware has found out before a handler runs. */
 export interface DoorEnv {
@@ -64,6 +66,11 @@ export function toActor(c: DoorContext): Actor {
   const claim = c.get("claim");
   const origin = `http ${c.req.method} ${c.req.path}`;
   return { ...c.get("client"), origin, ...(claim === undefined ? {} : { claim }) };
+}
+
+/** The ids of the volumes that the client is bound to; undefined when it is bound to none. */
+export function withinOf(c: DoorContext): string[] | undefined {
+  return c.get("client").volumes?.map(({ volumeId }) => volumeId);
 }
 
 /** Ends when the client goes away or the server stops. */

@@ -19,7 +19,7 @@ export type HttpCode =
 
 /** How a code is answered. */
 export interface HttpAnswer {
-  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 416 | 422 | 500 | 503 | 504 | 507;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 416 | 422 | 500 | 503 | 504 | 507;
   readonly title: string;
   /** When to try again: for faults that pass. */
   readonly retryAfterSeconds?: number;
@@ -33,9 +33,11 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "cdb-field-invalid": { status: 422, title: "Invalid field in CDB" },
   "cdb-length-invalid": { status: 422, title: "The CDB's length disagrees with its operation code" },
   "cdb-opcode-unknown": { status: 422, title: "Unknown operation code in CDB" },
+  "client-not-found": { status: 404, title: "No such client" },
   "copy-not-found": { status: 404, title: "No such copy" },
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
+  "forbidden": { status: 403, title: "The client may not do this" },
   "held": { status: 409, title: "The snapshot is held" },
   "idempotency-key-in-progress": {
     status: 409,

@@ -15,9 +15,9 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import { EVENT_TYPES, type EventType, type StorageEvent } from "../storage/event.ts";
-import { offeredSubprotocols, SUBPROTOCOL } from "./authentication.ts";
+import { findClient, offeredSubprotocols, readToken, SUBPROTOCOL } from "./authentication.ts";
 import { CopyPhase, Digest } from "./copies.ts";
-import type { Door, DoorApp, DoorContext } from "./door.ts";
+import { type Door, type DoorApp, type DoorContext, withinOf } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,
@@ -34,6 +34,7 @@ import {
 import { Progress } from "./snapshots.ts";
 
 /** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */
+export const CLOSE_TOKEN_ENDED = 4001;
 export const CLOSE_SLOW = 4008;
 const CLOSE_GOING_AWAY = 1001;
 const CLOSE_INTERNAL = 1011;
@@ -211,7 +212,8 @@ const eventsRoute = createRoute({
   description:
     "With `Upgrade: websocket`, each message is one Event as JSON text. Browsers authenticate by the " +
     "subprotocols `snapmark.v1` and `snapmark.bearer.<base64url of the token>`. Close codes: 1001 the server stops, " +
-    "4008 the subscriber is too slow; in both cases go on with `after=` the last id.",
+    "4001 the token has ended, 4008 the subscriber is too slow; go on with `after=` the last id. A client that is bound to " +
+    "volumes names one of them, or a snapshot.",
   tags: ["events"],
   request: { query },
   responses: {
@@ -239,7 +241,7 @@ export function registerEvents(app: DoorApp, door: Door): void {
   app.openapi(eventsRoute, async (c) => {
     const { type, after, maxResults = limits.pageItemsDefault, ...input } = c.req.valid("query");
     const stream = await storage.findStream({
-      ...given(input),
+      ...given({ ...input, within: withinOf(c) }),
       ...(type === undefined ? {} : { types: toTypes(type) }),
     });
     if (c.req.header("upgrade")?.toLowerCase() !== "websocket") {
@@ -271,7 +273,10 @@ export function registerEvents(app: DoorApp, door: Door): void {
     const follow = (signal: AbortSignal) =>
       storage.followEvents(stream.poolId, stream.filter, after ?? stream.lastEventId, signal);
     door.onBackground(
-      serveSubscriber(socket, follow, door, c.get("requestId")).finally(() => {
+      serveSubscriber(socket, follow, door, {
+        requestId: c.get("requestId"),
+        token: readToken(c.req.raw.headers) ?? "",
+      }).finally(() => {
         subscribers -= 1;
         if (socket.readyState === WebSocket.CONNECTING) sockets.delete(socket);
       }),
@@ -294,12 +299,13 @@ async function serveSubscriber(
   socket: WebSocket,
   follow: (signal: AbortSignal) => AsyncGenerator<StorageEvent[]>,
   door: Door,
-  requestId: string,
+  { requestId, token }: { requestId: string; token: string },
 ): Promise<void> {
+  await using watch = watchToken(door, token);
   const closed = new AbortController();
   socket.addEventListener("close", () => closed.abort(), { once: true });
   socket.addEventListener("error", () => closed.abort(), { once: true });
-  const ended = AbortSignal.any([closed.signal, door.stopping]);
+  const ended = AbortSignal.any([closed.signal, watch.ended, door.stopping]);
   try {
     if (!await whenOpen(socket, door, ended)) {
       socket.addEventListener("open", () => socket.close(CLOSE_SLOW, "too late"), { once: true });
@@ -314,12 +320,38 @@ async function serveSubscriber(
         }
       }
     }
-    if (door.stopping.aborted) socket.close(CLOSE_GOING_AWAY, "the server stops; resume with after=");
+    if (watch.ended.aborted) socket.close(CLOSE_TOKEN_ENDED, "the token has ended");
+    else if (door.stopping.aborted) socket.close(CLOSE_GOING_AWAY, "the server stops; resume with after=");
   } catch (error) {
     door.onFault(error, requestId);
     if (socket.readyState === WebSocket.OPEN) {
       socket.close(CLOSE_INTERNAL, "the server failed; resume with after=");
     }
+  }
+}
+
+/** Looks again and again whether a token is still somebody's, whichever process ends it. */
+function watchToken(door: Door, token: string): AsyncDisposable & { readonly ended: AbortSignal } {
+  const ended = new AbortController();
+  let look: Promise<void> | undefined;
+  const timer = setInterval(() => {
+    look ??= lookAtToken(door, token, ended).finally(() => look = undefined);
+  }, door.limits.subscriberTokenMs);
+  return {
+    ended: ended.signal,
+    [Symbol.asyncDispose]: async () => {
+      clearInterval(timer);
+      await look;
+    },
+  };
+}
+
+/** A look that fails, as one does without the database, says nothing: there will be another, and no event until then. */
+async function lookAtToken(door: Door, token: string, ended: AbortController): Promise<void> {
+  try {
+    if (await findClient(door, token) === undefined) ended.abort();
+  } catch {
+    // As said above.
   }
 }
 

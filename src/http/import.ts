@@ -11,6 +11,7 @@ import type { ImportPart } from "../storage/import.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { requireOctets } from "./image_upload.ts";
+import { requireReach } from "./permission.ts";
 import { decodeDiff, type DiffRecord } from "./rbd_diff.ts";
 import { given, Id, jsonResponse, Name, PoolQuery, PROBLEM_RESPONSE, Reference, Sequence } from "./schema.ts";
 import { toBody as toVolumeBody, Volume } from "./volumes.ts";
@@ -65,9 +66,11 @@ export function registerImport(app: DoorApp, { storage }: Door): void {
       pool,
     );
     const { header, records } = await decodeDiff(readBody(c));
+    const from = chooseBase(header.from, base);
+    if (from !== undefined) await requireReach(c, storage, { pool: poolId, snapshots: [from] });
     const { volume, snapshotId, sequence } = await storage.importVolume(toActor(c), volumeId, poolId, {
       sizeBytes: header.sizeBytes,
-      ...given({ base: chooseBase(header.from, base), snapshotName: snapshot ?? toName(header.to) }),
+      ...given({ base: from, snapshotName: snapshot ?? toName(header.to) }),
     }, toParts(records, blockSizeBytes));
     return c.json({ volume: toVolumeBody(volume), snapshotId, sequence }, 200);
   });

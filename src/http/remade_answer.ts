@@ -24,6 +24,10 @@ const remakeVolume: Remake = async (storage, { targetId, poolId }) => {
 
 /** One row for every action; it does not compile when one is missing. `null`: no request under a key does that. */
 const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
+  // A token is shown once: it must not stand in a stored answer.
+  "client.create": null,
+  "client.revoke": null,
+  "client.rotate": null,
   "copy.cancel": null,
   "copy.create": async (storage, { targetId }) =>
     answer(202, toCopyBody(await storage.copies.get(targetId)), `/copies/${targetId}`),

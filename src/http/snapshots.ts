@@ -19,6 +19,7 @@ import {
   OCTETS,
   toActor,
   whileConnected,
+  withinOf,
 } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
@@ -292,7 +293,7 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
     const { pool, volume, status, label: labels } = query;
-    const filter = given({ pool, volume, status, labels });
+    const filter = given({ pool, volume, status, labels, within: withinOf(c) });
     const page = await storage.listSnapshots(filter, toPageRequest(query, limits, ID_KEY));
     return c.json(toPageBody("snapshots", page, toSnapshotBody), 200);
   });

@@ -4,7 +4,7 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Volume as StorageVolume } from "../storage/volume.ts";
-import { type Door, type DoorApp, toActor } from "./door.ts";
+import { type Door, type DoorApp, toActor, withinOf } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,
@@ -185,7 +185,8 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 
   app.openapi(listRoute, async (c) => {
     const query = c.req.valid("query");
-    const page = await storage.listVolumes(query.pool, toPageRequest(query, limits, ID_KEY), query.label);
+    const request = toPageRequest(query, limits, ID_KEY);
+    const page = await storage.listVolumes(query.pool, request, query.label, withinOf(c));
     return c.json(toPageBody("volumes", page, toBody), 200);
   });
 

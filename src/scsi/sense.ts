@@ -53,12 +53,16 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "cdb-length-invalid": checkCondition(ILLEGAL_REQUEST, 0x24, 0x00),
   // INVALID COMMAND OPERATION CODE
   "cdb-opcode-unknown": checkCondition(ILLEGAL_REQUEST, 0x20, 0x00),
+  // Clients are the front doors' own, as initiators are the transport's.
+  "client-not-found": null,
   "copy-not-found": null,
   // LOGICAL UNIT COMMUNICATION FAILURE. Nothing was done. Not BUSY: someone may have to go and look, and NOT READY
   // says so.
   "database-unavailable": checkCondition(NOT_READY, 0x08, 0x00),
   // Devices stand behind the target, where no initiator addresses them.
   "device-not-found": null,
+  // ACCESS DENIED - NO ACCESS RIGHTS
+  "forbidden": checkCondition(ILLEGAL_REQUEST, 0x20, 0x02),
   "held": null,
   // Keys are HTTP's: a SCSI initiator knows its commands by their tags.
   "idempotency-key-in-progress": null,

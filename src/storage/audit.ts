@@ -18,6 +18,9 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 
 /** What was done; the noun is the target's. */
 export type AuditAction =
+  | "client.create"
+  | "client.revoke"
+  | "client.rotate"
   | "copy.cancel"
   | "copy.create"
   | "pool.create"
@@ -39,6 +42,9 @@ export type AuditAction =
   | "snapshot.hold"
   | "snapshot.label";
 
+/** Where records stand that are of no pool, such as those of clients. */
+export const NO_POOL = "00000000-0000-0000-0000-000000000000";
+
 /** The SCSI command that carried a request, and how its transaction went. */
 export interface AuditedCommand {
   readonly cdb: Uint8Array;
@@ -52,6 +58,7 @@ export interface AuditedCommand {
 
 /** One record of the audit. */
 export interface AuditRecord {
+  /** {@linkcode NO_POOL} where it is of none. */
   readonly poolId: string;
   readonly auditId: string;
   readonly at: Date;

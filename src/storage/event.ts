@@ -13,7 +13,7 @@
  * commit, which is why writes have no event.
  */
 
-import { and, asc, eq, gt, inArray, or, sql } from "drizzle-orm";
+import { and, asc, eq, exists, gt, inArray, not, notInArray, or, sql } from "drizzle-orm";
 import type { Connection, Transaction } from "../database/client.ts";
 import { events, snapshotVolumes } from "../database/schema.ts";
 
@@ -75,6 +75,8 @@ export interface EventFilter {
   readonly snapshotId?: string;
   /** Events of the volume, and of snapshots that cover it. */
   readonly volumeId?: string;
+  /** Nothing of snapshots that cover others than these volumes. */
+  readonly within?: string[];
   readonly types?: EventType[];
 }
 
@@ -111,6 +113,7 @@ export async function listEvents(
       gt(events.eventId, afterEventId),
       filter.snapshotId === undefined ? undefined : eq(events.snapshotId, filter.snapshotId),
       filter.volumeId === undefined ? undefined : concernsVolume(connection, poolId, filter.volumeId),
+      filter.within === undefined ? undefined : not(coversOther(connection, poolId, filter.within)),
       filter.types === undefined ? undefined : inArray(events.type, filter.types),
     ))
     .orderBy(asc(events.eventId))
@@ -132,6 +135,16 @@ function concernsVolume(connection: Connection, poolId: string, volumeId: string
     eq(snapshotVolumes.volumeId, volumeId),
   ));
   return or(eq(events.volumeId, volumeId), sql`exists ${covering}`);
+}
+
+function coversOther(connection: Connection, poolId: string, volumeIds: string[]) {
+  return exists(
+    connection.select({ one: sql`1` }).from(snapshotVolumes).where(and(
+      eq(snapshotVolumes.poolId, poolId),
+      eq(snapshotVolumes.snapshotId, events.snapshotId),
+      notInArray(snapshotVolumes.volumeId, volumeIds),
+    )),
+  );
 }
 
 function toEvent(row: typeof events.$inferSelect): StorageEvent {

@@ -14,6 +14,8 @@ export interface EventStreamInput {
   readonly volume?: string;
   readonly snapshot?: string;
   readonly types?: EventFilter["types"];
+  /** The ids of the volumes that may be told of; by default, all. */
+  readonly within?: EventFilter["within"];
 }
 
 export interface EventStream {
@@ -35,6 +37,7 @@ export async function findStream(database: Database, input: EventStreamInput): P
   const filter = {
     ...(volume === undefined ? {} : { volumeId: volume.volumeId }),
     ...(snapshot === undefined ? {} : { snapshotId: snapshot.snapshotId }),
+    ...(input.within === undefined ? {} : { within: input.within }),
     ...(input.types === undefined ? {} : { types: input.types }),
   };
   return { poolId, filter, lastEventId: await readLastEventId(database, poolId) };

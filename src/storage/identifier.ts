@@ -40,7 +40,7 @@ export function requireName(name: string): void {
  */
 export function requireOne<T>(
   rows: T[],
-  code: `${"device" | "pool" | "schedule" | "snapshot" | "volume"}-not-found`,
+  code: `${"client" | "device" | "pool" | "schedule" | "snapshot" | "volume"}-not-found`,
   reference: string,
 ): T {
   const noun = code.slice(0, code.indexOf("-"));

@@ -75,6 +75,16 @@ export interface StorageLimits {
   readonly rememberedVolumesMax: number;
   /** How long one is remembered. */
   readonly rememberedVolumesMs: number;
+  /** Clients that there may be. */
+  readonly clientsMax: number;
+  /** Volumes that a client is bound to. */
+  readonly clientVolumesMax: number;
+  /** Clients that this process remembers. */
+  readonly rememberedClientsMax: number;
+  /** How long one is remembered: how late another process notices that its token has ended. */
+  readonly rememberedClientsMs: number;
+  /** Least time between two notes that a client was there. */
+  readonly clientUsedMs: number;
   /** How long an idempotency key is kept. */
   readonly idempotencyKeptMs: number;
   /** How long an attempt has its key before another takes over. */

@@ -7,7 +7,7 @@
  * its marker's commit on, as long as it is neither cancelled nor deleted.
  */
 
-import { and, asc, eq, exists, gt } from "drizzle-orm";
+import { and, asc, eq, exists, gt, notExists, notInArray } from "drizzle-orm";
 import type { Connection, Database } from "../database/client.ts";
 import { audit, pools, poolTails, snapshots, snapshotVolumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -104,6 +104,21 @@ function coversVolume(database: Database, volumeId: string) {
   );
 }
 
+function coversWithin(database: Database, volumeIds: string[]) {
+  const covered = database.select({ volumeId: snapshotVolumes.volumeId }).from(snapshotVolumes);
+  const [pool, snapshot] = [
+    eq(snapshotVolumes.poolId, snapshots.poolId),
+    eq(snapshotVolumes.snapshotId, snapshots.snapshotId),
+  ];
+  return and(
+    exists(covered.where(and(pool, snapshot))),
+    notExists(
+      database.select({ volumeId: snapshotVolumes.volumeId }).from(snapshotVolumes)
+        .where(and(pool, snapshot, notInArray(snapshotVolumes.volumeId, volumeIds))),
+    ),
+  );
+}
+
 function matchSnapshot(reference: string, poolId: string | undefined) {
   return and(
     isId(reference) ? eq(snapshots.snapshotId, reference) : eq(snapshots.name, reference),
@@ -132,6 +147,8 @@ export interface SnapshotFilter {
   /** Those that cover it, or a part of it. */
   readonly volumeId?: string;
   readonly status?: SnapshotStatus;
+  /** Those that cover nothing but these. */
+  readonly within?: string[];
   /** Those that carry all of them. */
   readonly labels: LabelSelector[];
 }
@@ -139,13 +156,14 @@ export interface SnapshotFilter {
 /** The snapshots that are wanted, in order of creation. */
 export async function listSnapshots(
   database: Database,
-  { poolId, volumeId, status, labels: wanted }: SnapshotFilter,
+  { poolId, volumeId, status, within, labels: wanted }: SnapshotFilter,
   page: PageRequest,
 ): Promise<Page<Snapshot>> {
   const rows = await selectSnapshots(database).where(and(
     poolId === undefined ? undefined : eq(snapshots.poolId, poolId),
     volumeId === undefined ? undefined : coversVolume(database, volumeId),
     status === undefined ? undefined : eq(snapshots.status, status),
+    within === undefined ? undefined : coversWithin(database, within),
     page.after === undefined ? undefined : gt(snapshots.snapshotId, page.after),
     await carriesLabels(database, snapshots.snapshotId, { kind: "snapshot", poolId, wanted }, page),
   )).orderBy(asc(snapshots.snapshotId)).limit(page.itemsMax + 1);

@@ -13,6 +13,7 @@ import type { Trim, Write } from "./append.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
 import type { BlockRange } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
+import { Clients } from "./clients.ts";
 import { cloneVolume } from "./clone.ts";
 import { Copies } from "./copies.ts";
 import {
@@ -109,6 +110,8 @@ export interface StorageOptions {
 export class Storage implements AsyncDisposable {
   readonly database: Database;
   readonly idempotency: IdempotencyKeys;
+  /** Who may come in. */
+  readonly clients: Clients;
   readonly #limits: StorageLimits;
   readonly #clock: () => Date;
   readonly #feed: EventFeed;
@@ -124,6 +127,7 @@ export class Storage implements AsyncDisposable {
     this.#limits = limits;
     this.#clock = clock;
     this.idempotency = new IdempotencyKeys(database, limits, clock);
+    this.clients = new Clients(database, { limits, clock });
     this.#feed = new EventFeed(database, limits);
     const memory = new ProcessMemory(database, {
       limits,
@@ -296,14 +300,18 @@ export class Storage implements AsyncDisposable {
     return await getVolume(this.database, reference, await findPoolId(this.database, pool));
   }
 
-  /** @param labels which a volume must carry, as `key` or `key=value`. */
+  /**
+   * @param labels which a volume must carry, as `key` or `key=value`.
+   * @param within the ids of all that may be told of; by default, any.
+   */
   async listVolumes(
     pool: string | undefined,
     page: PageRequest,
     labels: string[] = [],
+    within?: string[],
   ): Promise<Page<Volume>> {
     const wanted = parseLabelSelectors(labels, this.#limits);
-    return await listVolumes(this.database, await findPoolId(this.database, pool), wanted, page);
+    return await listVolumes(this.database, await findPoolId(this.database, pool), wanted, page, within);
   }
 
   /** Grows a volume, changes its labels, or both at once. */
@@ -473,10 +481,11 @@ export class Storage implements AsyncDisposable {
 
   /** The snapshots that are wanted; `labels` as `key` or `key=value`. */
   async listSnapshots(
-    { pool, volume, status, labels = [] }: {
+    { pool, volume, status, within, labels = [] }: {
       pool?: string;
       volume?: string;
       status?: SnapshotStatus;
+      within?: string[];
       labels?: string[];
     },
     page: PageRequest,
@@ -488,6 +497,7 @@ export class Storage implements AsyncDisposable {
       ...(poolId === undefined ? {} : { poolId }),
       ...(place === undefined ? {} : place),
       ...(status === undefined ? {} : { status }),
+      ...(within === undefined ? {} : { within }),
     };
     return await listSnapshots(this.database, filter, page);
   }

@@ -211,17 +211,23 @@ export async function findVolumePlace(
   return requireOne(rows, "volume-not-found", reference);
 }
 
-/** The volumes, of one pool or of all, that carry all of the labels, in order of creation. */
+/**
+ * The volumes, of one pool or of all, that carry all of the labels, in order of creation.
+ *
+ * @param within the ids of all that may be told of; by default, any.
+ */
 export async function listVolumes(
   database: Database,
   poolId: string | undefined,
   wanted: LabelSelector[],
   page: PageRequest,
+  within?: string[],
 ): Promise<Page<Volume>> {
   const rows = await selectVolumes(database).where(and(
     isNull(volumes.deletedAt),
     poolId === undefined ? undefined : eq(volumes.poolId, poolId),
     page.after === undefined ? undefined : gt(volumes.volumeId, page.after),
+    within === undefined ? undefined : inArray(volumes.volumeId, within),
     await carriesLabels(database, volumes.volumeId, { kind: "volume", poolId, wanted }, page),
   )).orderBy(asc(volumes.volumeId)).limit(page.itemsMax + 1);
   return toPage(rows, page, (row) => row.volume.volumeId, toVolume);

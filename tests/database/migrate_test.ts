@@ -28,6 +28,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0015_reclaim_order.sql",
         "0016_placement.sql",
         "0017_priority.sql",
+        "0018_client.sql",
       ],
       [],
       [],

@@ -19,8 +19,9 @@ const ARROWS: Record<string, { rooms: string[]; packages: RegExp }> = {
   "scsi": { rooms: [], packages: /^$/ },
   "storage": { rooms: ["database", "scsi"], packages: /^(croner|drizzle-orm|@std)/ },
   "storage/block": { rooms: [], packages: /^$/ },
+  "storage/client_token": { rooms: [], packages: /^node:crypto$/ },
   "storage/segment": { rooms: [], packages: /^$/ },
-  "token": { rooms: ["config"], packages: /^(@std|node:)/ },
+  "token": { rooms: ["config", "storage/client"], packages: /^(@std|node:)/ },
 };
 
 interface Import {

@@ -1,6 +1,6 @@
 /**
- * Invariant 11: every table leads its key with `pool_id`, and every statement on a hot table names it. Idempotency keys are of
- * a client and of no pool, for they may be of the request that creates one.
+ * Invariant 11: every table leads its key with `pool_id`, and every statement on a hot table names it. Clients and their
+ * idempotency keys are of no pool, for they may be who creates one, and by which request.
  */
 
 import { assertEquals } from "@std/assert";
@@ -19,7 +19,10 @@ Deno.test("every table of a pool leads its primary key with pool_id", async () =
     where i.indisprimary and c.relnamespace = 'public'::regnamespace and c.relname <> 'schema_migrations'
     order by c.relname`;
   const poolless = rows.filter(({ first }) => first !== "pool_id").map((row) => ({ ...row }));
-  assertEquals(poolless, [{ relname: "idempotency_keys", first: "client_id" }]);
+  assertEquals(poolless, [
+    { relname: "clients", first: "client_id" },
+    { relname: "idempotency_keys", first: "client_id" },
+  ]);
   const tables = await test.database.$client`
     select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')`;
   assertEquals(rows.length, tables[0].count - 1);

@@ -71,6 +71,11 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
     ["PATCH", `/schedules/${reference}`, { json: { paused: true } }],
     notFound("schedule-not-found"),
   );
+  refuses(what, ["GET", `/clients/${reference}`], notFound("client-not-found"));
+  refuses(what, ["DELETE", `/clients/${reference}`], notFound("client-not-found"));
+  refuses(what, ["POST", `/clients/${reference}/rotate`], notFound("client-not-found"));
+  const named = { name: "c", scopes: ["read"], volumes: ["v", reference] };
+  refuses(what, ["POST", "/clients", { json: named }], VOLUME_NOT_FOUND);
   refuses(what, ["GET", `/copies/${reference}`], notFound("copy-not-found"));
   refuses(what, ["DELETE", `/copies/${reference}`], notFound("copy-not-found"));
   refuses(what, ["GET", `/volumes?pool=${reference}`], notFound("pool-not-found"));
@@ -119,6 +124,35 @@ function decodeLossy(text: string): string {
 }
 
 refuses("a reference given twice", ["GET", "/volumes/v?pool=main&pool=main"], INVALID_REQUEST);
+
+// Clients
+
+for (
+  const [what, json, refusal] of [
+    ["no scopes", { name: "c" }, INVALID_REQUEST],
+    ["an empty list of scopes", { name: "c", scopes: [] }, INVALID_REQUEST],
+    ["an unknown scope", { name: "c", scopes: ["root"] }, INVALID_REQUEST],
+    ["a token of one's own", { name: "c", scopes: ["read"], token: "t" }, INVALID_REQUEST],
+    ["an empty list of volumes", { name: "c", scopes: ["read"], volumes: [] }, INVALID_REQUEST],
+    ["no name", { scopes: ["read"] }, INVALID_REQUEST],
+    ["an expiry that is no moment", { name: "c", scopes: ["read"], expiresAt: "soon" }, INVALID_REQUEST],
+    ["a name with a blank", { name: "a b", scopes: ["read"] }, INVALID_ARGUMENT],
+    ["a name that is an id", { name: UNKNOWN_ID, scopes: ["read"] }, INVALID_ARGUMENT],
+    ["a priority above the bound", { name: "c", scopes: ["read"], priority: 101 }, INVALID_ARGUMENT],
+    ["a priority below the bound", { name: "c", scopes: ["read"], priority: -101 }, INVALID_ARGUMENT],
+    ["a fraction of a priority", { name: "c", scopes: ["read"], priority: 0.5 }, INVALID_ARGUMENT],
+    [
+      "an expiry in the past",
+      { name: "c", scopes: ["read"], expiresAt: "2000-01-01T00:00:00Z" },
+      INVALID_ARGUMENT,
+    ],
+    ["an administrator bound to volumes", { name: "c", scopes: ["admin"], volumes: ["v"] }, INVALID_ARGUMENT],
+    ["the admin token's name", { name: "admin", scopes: ["read"] }, NAME_TAKEN],
+    ["the system's name", { name: "system", scopes: ["read"] }, NAME_TAKEN],
+  ] as const
+) {
+  refuses(what, ["POST", "/clients", { json }], refusal);
+}
 
 // Bodies of blocks
 
@@ -401,6 +435,9 @@ for (
     ["/snapshots/some/export", "GET, HEAD"],
     ["/snapshots/some/copies", "GET, HEAD, POST"],
     ["/copies/1", "DELETE, GET, HEAD"],
+    ["/clients", "GET, HEAD, POST"],
+    ["/clients/some", "DELETE, GET, HEAD"],
+    ["/clients/some/rotate", "POST"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],
     ["/events", "GET, HEAD"],

@@ -21,6 +21,7 @@ const text = await Deno.readTextFile(new URL("../../openapi.yaml", import.meta.u
 const document = parse(text) as any;
 
 const ROUTES = [
+  "DELETE /clients/{client}",
   "DELETE /copies/{copy}",
   "DELETE /schedules/{schedule}",
   "DELETE /snapshots/{snapshot}",
@@ -28,6 +29,8 @@ const ROUTES = [
   "DELETE /volumes/{volume}/blocks/{lba}",
   "GET /audit",
   "GET /audit/{id}",
+  "GET /clients",
+  "GET /clients/{client}",
   "GET /copies/{copy}",
   "GET /devices",
   "GET /devices/{device}",
@@ -56,6 +59,8 @@ const ROUTES = [
   "PATCH /schedules/{schedule}",
   "PATCH /snapshots/{snapshot}",
   "PATCH /volumes/{volume}",
+  "POST /clients",
+  "POST /clients/{client}/rotate",
   "POST /devices",
   "POST /pools",
   "POST /pools/{pool}/flush",
@@ -127,14 +132,14 @@ Deno.test("openapi.yaml demands the token everywhere but at the health checks", 
   }
 });
 
-Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes, and to the run of a schedule", () => {
+Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes and clients, and to the run of a schedule", () => {
   const keyed = operations.filter(([, { parameters = [] }]) =>
     parameters.some(({ $ref }: { $ref?: string }) => $ref === "#/components/parameters/IdempotencyKey")
   ).map(([route]) => route);
   const creating = operations.filter(([route, { requestBody }]) =>
     route.endsWith("/run") ||
     route.startsWith("POST") && requestBody?.content["application/json"] !== undefined &&
-      !route.endsWith("/writes")
+      !route.endsWith("/writes") && route !== "POST /clients"
   ).map(([route]) => route);
   assertEquals(keyed, creating);
   assertEquals(keyed.length >= 5, true);
@@ -293,6 +298,15 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("POST /snapshots", "/snapshots", { json: { pool: "p", name: "gone" } });
   await check("DELETE /snapshots/{snapshot}", "/snapshots/gone");
   await check("GET /events", "/events?pool=p&maxResults=1000");
+  const coming = { name: "c", scopes: ["read"], volumes: ["i"], expiresAt: "2999-01-01T00:00:00Z" };
+  const { token } = await check("POST /clients", "/clients", { json: coming });
+  await check("GET /volumes", "/volumes", { token });
+  await check("GET /volumes/{volume}", "/volumes/c", { token });
+  await check("POST /clients/{client}/rotate", "/clients/c/rotate");
+  await check("GET /clients", "/clients?maxResults=1");
+  await check("GET /clients/{client}", "/clients/c");
+  await check("DELETE /clients/{client}", "/clients/c");
+  await check("GET /audit", "/audit");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.
   for (const route of ROUTES.filter((route) => !route.startsWith("GET /health"))) {

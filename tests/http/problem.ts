@@ -97,7 +97,7 @@ async function readStored({ system }: TestDoor): Promise<unknown> {
         from devices) as devices,
       (select count(*) from cache) as cache, (select count(*) from segment_map) as segment_map,
       (select count(*) from snapshots) as snapshots, (select count(*) from timelines) as timelines,
-      (select count(*) from labels) as labels, (select json_agg(s order by schedule_id) from schedules s) as schedules,
+      (select count(*) from labels) as labels, (select count(*) from clients) as clients, (select json_agg(s order by schedule_id) from schedules s) as schedules,
       (select count(*) from audit) as audit, (select count(*) from events) as events`;
   return { ...row };
 }
