@@ -1,5 +1,5 @@
 /**
- * The command line: `snapmark serve | worker | migrate | openapi | demo`.
+ * The command line: `snapmark serve | worker | migrate | verify | openapi | demo`.
  */
 
 import { parseArgs } from "@std/cli/parse-args";
@@ -7,6 +7,7 @@ import { demo } from "./commands/demo.ts";
 import { migrateDatabase } from "./commands/migrate.ts";
 import { writeOpenapi } from "./commands/openapi.ts";
 import { serve } from "./commands/serve.ts";
+import { verify } from "./commands/verify.ts";
 import { work } from "./commands/worker.ts";
 import { readConfig } from "./config.ts";
 
@@ -14,6 +15,7 @@ const USAGE = `Usage: main.ts COMMAND
   serve [--no-flusher]   serve HTTP; flush, reclaim and run schedules unless told not to
   worker                 flush, reclaim and run schedules in a process of its own
   migrate                bring the database to this version's schema
+  verify                 check the chain of every pool's audit
   openapi [--check]      write openapi.yaml, or check that it is up to date
   demo [--url URL]       play a snapshot in the middle of writing, on a server of its own or on the one at URL
 The environment configures it; README.md has the table.`;
@@ -28,6 +30,7 @@ const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
   serve: ({ flusher }) => serve(readConfig(), { flusher }),
   worker: () => work(readConfig()),
   migrate: () => migrateDatabase(readConfig()),
+  verify: () => verify(readConfig()),
   openapi: ({ check }) => writeOpenapi({ check }),
   demo: ({ url }) => demo(readConfig(), url),
 };

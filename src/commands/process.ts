@@ -1,12 +1,27 @@
 /**
- * What every long-running command does: open the database, and run until it is told to stop.
+ * What commands do: find and open the database, and run until they are told to stop.
  */
 
 import type { Config } from "../config.ts";
 import { closeDatabase, type Database, openDatabase } from "../database/client.ts";
+import { findEmbeddedPostgres, startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts";
 
 /** How long statements in flight may take when the process stops. */
 const CLOSE_SECONDS = 2;
+
+/** Where the database is, for a command that comes and goes; starts the bundled PostgreSQL when none runs, until `resources` end. */
+export async function findDatabase(
+  resources: AsyncDisposableStack,
+  { databaseUrl, dataDir }: Config,
+  signal: AbortSignal,
+): Promise<string> {
+  if (databaseUrl !== undefined) return databaseUrl;
+  try {
+    return (await findEmbeddedPostgres(dataDir)).url;
+  } catch {
+    return resources.use(await startEmbeddedPostgres({ dataDir, signal })).url;
+  }
+}
 
 /** Opens the database at `url`, to be closed with `resources`. */
 export function useDatabase(resources: AsyncDisposableStack, url: string): Database {

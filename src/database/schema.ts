@@ -197,7 +197,24 @@ export const audit = pgTable("audit", {
   scsiStatus: text("scsi_status"),
   phases: jsonb("phases"),
   markerSequence: count("marker_sequence"),
+  chainNumber: count("chain_number").notNull(),
+  chainHash: bytea("chain_hash").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.auditId] })]);
+
+export const auditCompletions = pgTable("audit_completions", {
+  poolId: uuid("pool_id").notNull(),
+  auditId: uuid("audit_id").notNull(),
+  scsiStatus: text("scsi_status").notNull(),
+  phases: jsonb("phases").notNull(),
+  chainNumber: count("chain_number").notNull(),
+  chainHash: bytea("chain_hash").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.auditId] })]);
+
+export const auditHeads = pgTable("audit_heads", {
+  poolId: uuid("pool_id").primaryKey(),
+  chainNumber: count("chain_number").notNull().default(0),
+  chainHash: bytea("chain_hash").notNull().default(new Uint8Array(32)),
+});
 
 export const idempotencyKeys = pgTable("idempotency_keys", {
   clientId: uuid("client_id").notNull(),

@@ -5,10 +5,12 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { formatHex } from "../scsi/cdb.ts";
 import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
+import { DEFAULT_POOL } from "../storage/pool.ts";
 import { type AuditedCommand, type AuditRecord as StorageAuditRecord, NO_POOL } from "../storage/audit.ts";
 import type { Door, DoorApp } from "./door.ts";
 import {
   Count,
+  given,
   Id,
   ID_KEY,
   jsonResponse,
@@ -16,13 +18,16 @@ import {
   Moment,
   Name,
   NoQuery,
+  NUMBER_KEY,
   pageOf,
   PageQuery,
   PROBLEM_RESPONSE,
+  Reference,
   ScsiAnswerBody,
   Sequence,
   toPageBody,
   toPageRequest,
+  toPageToken,
 } from "./schema.ts";
 import { Cdb, toCdbBody } from "./snapshots.ts";
 
@@ -41,6 +46,8 @@ const Phase = z.object({
   message: z.enum(["DISCONNECT", "COMMAND COMPLETE"]).optional(),
   status: ScsiAnswerBody.shape.status.optional(),
 }).openapi("ScsiPhase");
+
+const Hash = z.string().regex(/^[0-9a-f]{64}$/);
 
 const Command = z.object({
   cdb: Cdb,
@@ -95,7 +102,24 @@ const AuditRecord = z.object({
   targetId: Id,
   targetName: z.string().optional(),
   command: Command.optional().openapi({ description: "Of a snapshot request" }),
+  chainNumber: Count.openapi({ description: "Its place in its pool's chain" }),
+  chainHash: Hash.openapi({
+    description: "SHA-256 over the hash of the row before and this one as recorded",
+  }),
 }).openapi("AuditRecord");
+
+const VerifiedAudit = z.object({
+  poolId: Id,
+  rowCount: Count.openapi({ description: "Rows of this page that fit" }),
+  number: Count.openapi({ description: "The last row that fits; 0 before the first" }),
+  hash: Hash.openapi({ description: "Its hash" }),
+  fault: z.object({
+    number: z.int(),
+    auditId: Id.optional(),
+    reason: z.enum(["changed", "missing", "unexpected"]),
+  }).optional().openapi({ description: "The first row that does not fit; no page follows" }),
+  nextPageToken: z.string().optional().openapi({ description: "Absent when the chain is through" }),
+}).openapi("VerifiedAudit");
 
 const listRoute = createRoute({
   method: "get",
@@ -108,6 +132,21 @@ const listRoute = createRoute({
     200: jsonResponse("A page of the audit", pageOf("records", AuditRecord)),
     default: PROBLEM_RESPONSE,
   },
+});
+
+const verifyRoute = createRoute({
+  method: "get",
+  path: "/audit/verify",
+  operationId: "verifyAudit",
+  summary: "Check the chain of a pool's audit",
+  description:
+    "Makes the hashes again, page by page, and names the first row that does not fit: it was changed, is missing, or was " +
+    "put in. Changed rows also are moved ones. The last page tells whether rows are missing at the end.",
+  tags: ["audit"],
+  request: {
+    query: PageQuery.extend({ pool: Reference.optional().openapi({ description: "By default `main`" }) }),
+  },
+  responses: { 200: jsonResponse("What was found", VerifiedAudit), default: PROBLEM_RESPONSE },
 });
 
 const getRoute = createRoute({
@@ -126,6 +165,14 @@ export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
     return c.json(toPageBody("records", page, toBody), 200);
   });
 
+  app.openapi(verifyRoute, async (c) => {
+    const query = c.req.valid("query");
+    const { itemsMax, after } = toPageRequest(query, limits, NUMBER_KEY);
+    const part = { rowsMax: itemsMax, ...(after === undefined ? {} : { after: Number(after) }) };
+    const { next, ...verified } = await storage.verifyAudit(query.pool ?? DEFAULT_POOL, part);
+    return c.json({ ...verified, ...given({ nextPageToken: toPageToken(next) }) }, 200);
+  });
+
   app.openapi(
     getRoute,
     async (c) => c.json(toBody(await storage.getAuditRecord(c.req.valid("param").id)), 200),
@@ -133,7 +180,7 @@ export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
 }
 
 function toBody(
-  { auditId, poolId, at, command, ...record }: StorageAuditRecord,
+  { auditId, poolId, at, command, chainHash, ...record }: StorageAuditRecord,
 ): z.input<typeof AuditRecord> {
   return {
     id: auditId,
@@ -141,6 +188,7 @@ function toBody(
     at: at.toISOString(),
     ...record,
     ...(command === undefined ? {} : { command: toCommandBody(command) }),
+    chainHash: chainHash.toHex(),
   };
 }
 

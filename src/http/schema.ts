@@ -205,6 +205,11 @@ export const NUMBER_KEY = /^\d{1,16}$/;
 /** Keys of a segment map: slot and epoch. */
 export const SLOT_KEY = /^\d{1,16}\.\d{1,16}$/;
 
+/** The token of a page that goes on behind `next`, if there is one. */
+export function toPageToken(next: string | number | undefined): string | undefined {
+  return next === undefined ? undefined : encodePageToken(String(next));
+}
+
 function encodePageToken(key: string): string {
   return new TextEncoder().encode(key).toBase64({ alphabet: "base64url", omitPadding: true });
 }

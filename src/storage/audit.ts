@@ -3,15 +3,18 @@
  *
  * Invariant, *told truthfully* (9): a record is written in the transaction it speaks of. What was refused left no
  * trace, so it has no record. The same call tells a request's idempotency key what was done.
+ *
+ * Records are chained (`audit_chain.ts`): write them late in a transaction, right before its events.
  */
 
 import { and, asc, eq, gt } from "drizzle-orm";
 import type { Database, Transaction } from "../database/client.ts";
-import { audit } from "../database/schema.ts";
+import { audit, auditCompletions } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { PhaseRecord } from "../scsi/phases.ts";
 import type { ScsiStatus } from "../scsi/sense.ts";
 import type { Actor } from "./actor.ts";
+import { chainRecord } from "./audit_chain.ts";
 import { recordOutcome } from "./idempotency.ts";
 import { createId, isId } from "./identifier.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
@@ -69,6 +72,9 @@ export interface AuditRecord {
   readonly targetId: string;
   readonly targetName?: string;
   readonly command?: AuditedCommand;
+  /** Its place in its pool's chain, and the hash there. */
+  readonly chainNumber: number;
+  readonly chainHash: Uint8Array;
 }
 
 /** What {@linkcode appendAudit} is told besides who asked. */
@@ -91,54 +97,44 @@ export async function appendAudit(tx: Transaction, actor: Actor, record: NewAudi
     targetId,
     ...(sequence === undefined ? {} : { sequence }),
   });
-  const inserted = tx.$client`
-    insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, target_name, cdb,
-      data_out, scsi_status, phases, marker_sequence)
-    values (${record.poolId}, ${auditId}, ${record.at.toISOString()}, ${actor.clientId}, ${actor.clientName},
-      ${actor.origin}, ${record.action}, ${record.targetId}, ${record.targetName ?? null}, ${
-    command?.cdb ?? null
-  },
-      ${command?.dataOut ?? null}, ${command?.scsiStatus ?? null},
-      ${command === undefined ? null : JSON.stringify(command.phases)}::text::jsonb,
-      ${command?.markerSequence ?? null})`;
-  await Promise.all([recorded, inserted]);
+  await Promise.all([recorded, chainRecord(tx, actor, auditId, record)]);
   return auditId;
 }
 
-/** Adds the phases with which a disconnected command ends, and its status. */
-export async function completeAudit(
-  tx: Transaction,
-  poolId: string,
-  auditId: string,
-  phases: PhaseRecord[],
-  scsiStatus: ScsiStatus,
-): Promise<void> {
-  await tx.$client`
-    update audit set phases = phases || ${JSON.stringify(phases)}::text::jsonb, scsi_status = ${scsiStatus}
-    where pool_id = ${poolId} and audit_id = ${auditId}`;
+/** Writes records of several pools, in the order of the pools' ids, so that no two who do wait for each other. */
+export async function appendAudits(tx: Transaction, actor: Actor, records: NewAuditRecord[]): Promise<void> {
+  const inOrder = records.toSorted((a, b) => a.poolId < b.poolId ? -1 : 1);
+  for (const record of inOrder) await appendAudit(tx, actor, record);
 }
+
+function selectAudit(database: Database) {
+  return database.select({ record: audit, completion: auditCompletions }).from(audit).leftJoin(
+    auditCompletions,
+    and(eq(auditCompletions.poolId, audit.poolId), eq(auditCompletions.auditId, audit.auditId)),
+  );
+}
+
+type AuditRow = Awaited<ReturnType<typeof selectAudit>>[number];
 
 /** The records, oldest first. */
 export async function listAudit(database: Database, page: PageRequest): Promise<Page<AuditRecord>> {
-  const rows = await database.select().from(audit)
+  const rows = await selectAudit(database)
     .where(page.after === undefined ? undefined : gt(audit.auditId, page.after))
     .orderBy(asc(audit.auditId))
     .limit(page.itemsMax + 1);
-  return toPage(rows, page, (row) => row.auditId, toRecord);
+  return toPage(rows, page, (row) => row.record.auditId, toRecord);
 }
 
 /** @throws {StorageError} `audit-record-not-found`. */
 export async function getAuditRecord(database: Database, auditId: string): Promise<AuditRecord> {
-  const rows = isId(auditId)
-    ? await database.select().from(audit).where(and(eq(audit.auditId, auditId))).limit(1)
-    : [];
+  const rows = isId(auditId) ? await selectAudit(database).where(eq(audit.auditId, auditId)).limit(1) : [];
   if (rows.length === 0) {
     throw new StorageError("audit-record-not-found", `Cannot find audit record ${auditId.slice(0, 64)}`);
   }
   return toRecord(rows[0]);
 }
 
-function toRecord(row: typeof audit.$inferSelect): AuditRecord {
+function toRecord({ record: row, completion }: AuditRow): AuditRecord {
   return {
     poolId: row.poolId,
     auditId: row.auditId,
@@ -149,16 +145,24 @@ function toRecord(row: typeof audit.$inferSelect): AuditRecord {
     action: row.action as AuditAction,
     targetId: row.targetId,
     ...(row.targetName === null ? {} : { targetName: row.targetName }),
-    ...(row.cdb === null ? {} : { command: toCommand(row, row.cdb) }),
+    ...(row.cdb === null ? {} : { command: toCommand(row, row.cdb, completion) }),
+    chainNumber: row.chainNumber,
+    chainHash: row.chainHash,
   };
 }
 
-function toCommand(row: typeof audit.$inferSelect, cdb: Uint8Array): AuditedCommand {
+/** A command as it was recorded, with what came of it since. */
+function toCommand(
+  row: AuditRow["record"],
+  cdb: Uint8Array,
+  completion: AuditRow["completion"],
+): AuditedCommand {
+  const scsiStatus = completion?.scsiStatus ?? row.scsiStatus;
   return {
     cdb,
     ...(row.dataOut === null ? {} : { dataOut: row.dataOut }),
-    ...(row.scsiStatus === null ? {} : { scsiStatus: row.scsiStatus as ScsiStatus }),
-    phases: row.phases as PhaseRecord[],
+    ...(scsiStatus === null ? {} : { scsiStatus: scsiStatus as ScsiStatus }),
+    phases: [...row.phases as PhaseRecord[], ...(completion?.phases ?? []) as PhaseRecord[]],
     markerSequence: row.markerSequence as number,
   };
 }

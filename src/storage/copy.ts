@@ -21,8 +21,8 @@
  *   that holds nothing when a copy into it comes to nothing.
  * - *The source stays*: a snapshot cannot be deleted while it is copied, nor the one that it is compared with.
  *
- * Locks, in this order: the pool, the snapshot, the job, the mirror, and as the last ones the pools' events, by the pools' ids. No
- * transaction locks both pools, so copies in opposite directions cannot wait for each other.
+ * Locks, in this order: the pool, the snapshot, the job, the mirror, and as the last ones the pools' audits and then their events,
+ * by the pools' ids. No transaction locks both pools, so copies in opposite directions cannot wait for each other.
  */
 
 import { and, asc, count, desc, eq, gt, inArray, isNull, lte, ne, or, type SQL } from "drizzle-orm";
@@ -30,7 +30,7 @@ import { type Connection, type Database, transact, type Transaction } from "../d
 import { copies, snapshots } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import { appendAudit } from "./audit.ts";
+import { appendAudit, appendAudits, type NewAuditRecord } from "./audit.ts";
 import { emptyChain } from "./contents_digest.ts";
 import { appendEvent, appendEvents, type EventType } from "./event.ts";
 import { createId, isId } from "./identifier.ts";
@@ -270,8 +270,8 @@ export async function cancelCopy(database: Database, actor: Actor, copy: Copy, a
       ne(copies.phase, "telling"),
     )).returning();
     if (row === undefined) return;
-    await appendAudit(tx, actor, { poolId, at, action: "copy.cancel", targetId: copyId });
-    await giveUp(tx, actor, toCopy(row), { type: "copy.cancelled", at, body: {} });
+    const record = { poolId, at, action: "copy.cancel" as const, targetId: copyId };
+    await giveUp(tx, actor, toCopy(row), { type: "copy.cancelled", at, body: {} }, [record]);
   });
 }
 
@@ -374,14 +374,21 @@ export async function failCopy(
 }
 
 /** Gives back what a copy has taken that came to nothing, and tells of it. The other pool is locked. */
-async function giveUp(tx: Transaction, actor: Actor, copy: Copy, end: CopyEvent): Promise<void> {
+async function giveUp(
+  tx: Transaction,
+  actor: Actor,
+  copy: Copy,
+  end: CopyEvent,
+  records: NewAuditRecord[] = [],
+): Promise<void> {
   const { poolId, targetPoolId, targetVolumeId, stagingId } = copy;
   const { at } = end;
   if (stagingId !== undefined) await dropStagingWithin(tx, targetPoolId, stagingId, at);
-  const deleted = await dropEmptyMirror(tx, actor, targetPoolId, targetVolumeId, at);
+  const deleted = await dropEmptyMirror(tx, targetPoolId, targetVolumeId, at);
+  await appendAudits(tx, actor, deleted === undefined ? records : [...records, deleted.record]);
   await appendEvents(tx, [
     { poolId, ...toCopyEvent(copy, end) },
-    ...(deleted === undefined ? [] : [{ poolId: targetPoolId, ...deleted }]),
+    ...(deleted === undefined ? [] : [{ poolId: targetPoolId, ...deleted.event }]),
   ]);
 }
 

@@ -30,7 +30,7 @@
 
 import type { Transaction } from "../database/client.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
-import { completeAudit } from "./audit.ts";
+import { chainCompletion } from "./audit_chain.ts";
 import { appendEvent } from "./event.ts";
 import { findSequenceFlushed, hasPriorities, selectPrioritized } from "./flush_order.ts";
 import type { StorageLimits } from "./limits.ts";
@@ -322,9 +322,13 @@ async function seal(
   at: Date,
 ): Promise<void> {
   const sealed = await sealSnapshots(tx, poolId, markers, at);
-  for (const row of sealed.toSorted((a, b) => a.marker_sequence - b.marker_sequence)) {
-    // A command that was not answered at its marker's commit is answered now.
-    if (row.scsi_status === null) await completeAudit(tx, poolId, row.audit_id, reselectedPhases(at), "GOOD");
+  const inOrder = sealed.toSorted((a, b) => a.marker_sequence - b.marker_sequence);
+  // Commands that were not answered at their marker's commit are answered now. All of them before the first event: nobody waits
+  // for the audit's lock while holding that of events.
+  for (const row of inOrder.filter((row) => row.scsi_status === null)) {
+    await chainCompletion(tx, poolId, row.audit_id, reselectedPhases(at), "GOOD");
+  }
+  for (const row of inOrder) {
     const { snapshot_id: snapshotId, marker_sequence: sequence } = row;
     await appendEvent(tx, poolId, { type: "snapshot.sealed", at, snapshotId, body: { sequence } });
   }

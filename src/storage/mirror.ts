@@ -13,11 +13,16 @@ import { mirrors, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { listNumbered, toCopyName } from "./derived_name.ts";
-import type { NewEvent } from "./event.ts";
 import { createId } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
 import { lockPool, type Pool } from "./pool.ts";
-import { createVolumeWithin, deleteVolumeWithin, findFreeVolumeName, lockVolume } from "./volume.ts";
+import {
+  createVolumeWithin,
+  deleteVolumeWithin,
+  findFreeVolumeName,
+  lockVolume,
+  type ToldDeletion,
+} from "./volume.ts";
 
 /** The volume whose copies a mirror holds, and what to make if there is no mirror yet. */
 export interface MirrorSource {
@@ -166,14 +171,13 @@ async function createMirror(
  */
 export async function dropEmptyMirror(
   tx: Transaction,
-  actor: Actor,
   poolId: string,
   volumeId: string,
   at: Date,
-): Promise<NewEvent | undefined> {
+): Promise<ToldDeletion | undefined> {
   // Who asks for a copy into it has it locked meanwhile: that copy is seen then.
   await lockVolume(tx, poolId, volumeId);
   if (!await selectIsEmpty(tx, poolId, volumeId)) return undefined;
   await deleteMirror(tx, poolId, volumeId);
-  return await deleteVolumeWithin(tx, actor, poolId, volumeId, at);
+  return await deleteVolumeWithin(tx, poolId, volumeId, at);
 }

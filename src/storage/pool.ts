@@ -16,7 +16,7 @@ import { and, asc, eq, gt, sql } from "drizzle-orm";
 import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
 import { bigintLiteral, uuidLiteral } from "../database/literal.ts";
-import { devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
+import { auditHeads, devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
@@ -186,6 +186,7 @@ export async function createPool(database: Database, actor: Actor, input: NewPoo
       await tx.insert(pools).values(pool);
       await tx.insert(poolHeads).values({ poolId });
       await tx.insert(poolTails).values({ poolId });
+      await tx.insert(auditHeads).values({ poolId });
       await tx.insert(eventHeads).values({ poolId });
       await appendAudit(tx, actor, {
         poolId,

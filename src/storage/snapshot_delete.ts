@@ -17,7 +17,8 @@ import { type Database, transact, type Transaction } from "../database/client.ts
 import { StorageError } from "../errors.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
 import type { Actor } from "./actor.ts";
-import { appendAudit, completeAudit } from "./audit.ts";
+import { appendAudit } from "./audit.ts";
+import { chainCompletion } from "./audit_chain.ts";
 import { requireNotCopied } from "./copy.ts";
 import { appendEvent } from "./event.ts";
 import { deleteLabels } from "./label.ts";
@@ -146,7 +147,7 @@ async function cancel(tx: Transaction, actor: Actor, poolId: string, row: Row, a
     neutralizeMarker(tx, poolId, row.marker_sequence),
     markCancelled(tx, poolId, snapshotId),
     row.scsi_status === null
-      ? completeAudit(tx, poolId, auditId, reselectedPhases(at), "CHECK CONDITION")
+      ? chainCompletion(tx, poolId, auditId, reselectedPhases(at), "CHECK CONDITION")
       : undefined,
     appendAudit(tx, actor, toAudit(row, poolId, "snapshot.cancel", at)),
   ]);

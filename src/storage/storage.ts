@@ -11,6 +11,7 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import type { Trim, Write } from "./append.ts";
 import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
+import { type VerifiedChain, verifyChain } from "./audit_chain.ts";
 import type { BlockRange } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
 import { Clients } from "./clients.ts";
@@ -555,6 +556,15 @@ export class Storage implements AsyncDisposable {
 
   getAuditRecord(auditId: string): Promise<AuditRecord> {
     return getAuditRecord(this.database, auditId);
+  }
+
+  /** Checks a part of the chain of a pool's audit: {@linkcode verifyChain}. */
+  async verifyAudit(
+    pool: string,
+    part: { after?: number; rowsMax: number },
+  ): Promise<VerifiedChain & { poolId: string }> {
+    const { poolId } = await getPool(this.database, pool);
+    return { poolId, ...await verifyChain(this.database, poolId, part) };
   }
 
   /** The stream that a subscriber asks for: its pool, and what of it. */

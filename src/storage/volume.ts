@@ -15,7 +15,7 @@ import { isUniqueViolation } from "../database/connection_error.ts";
 import { pools, timelines, volumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import { appendAudit, type AuditAction } from "./audit.ts";
+import { appendAudit, type AuditAction, type NewAuditRecord } from "./audit.ts";
 import { requireBlockCount } from "./block.ts";
 import { appendEvent, type EventType, type NewEvent } from "./event.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
@@ -290,26 +290,35 @@ export async function deleteVolume(
   const { pool: { poolId }, volumeId } = volume;
   await transact(database, async (tx) => {
     await lockPool(tx, poolId);
-    await appendEvent(tx, poolId, await deleteVolumeWithin(tx, actor, poolId, volumeId, at));
+    const { record, event } = await deleteVolumeWithin(tx, poolId, volumeId, at);
+    await appendAudit(tx, actor, record);
+    await appendEvent(tx, poolId, event);
   });
 }
 
-/** The same as a part of `tx`, which has locked the pool. Answers the event, for the caller to append last. */
+/** What is told of a deletion. */
+export interface ToldDeletion {
+  readonly record: NewAuditRecord;
+  readonly event: NewEvent;
+}
+
+/** The same as a part of `tx`, which has locked the pool. Answers what the caller is to tell of it, last. */
 export async function deleteVolumeWithin(
   tx: Transaction,
-  actor: Actor,
   poolId: string,
   volumeId: string,
   at: Date,
-): Promise<NewEvent> {
+): Promise<ToldDeletion> {
   const current = await getVolume(tx, volumeId, poolId);
   await tx.update(volumes).set({ deletedAt: at })
     .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
   await deleteLabels(tx, poolId, volumeId);
   await advancePool(tx, poolId, { mapVersions: 1 });
   await appendReclaims(tx, poolId, [{ timelineId: current.timelineId, epoch: EPOCH_LIVE }], at);
-  await appendAudit(tx, actor, toVolumeAudit(current, "volume.delete", at));
-  return toVolumeEvent(current, "volume.deleted", at);
+  return {
+    record: toVolumeAudit(current, "volume.delete", at),
+    event: toVolumeEvent(current, "volume.deleted", at),
+  };
 }
 
 function toVolume(

@@ -64,9 +64,11 @@ async function insertMarkers(tx: Client, place: Place, count: number, writes: nu
   await tx`insert into snapshot_space (pool_id, snapshot_id, counted_at) select ${poolId}, snapshot_id, at from made`;
   await tx`
     insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, cdb, scsi_status,
-      phases, marker_sequence)
+      phases, marker_sequence, chain_number, chain_hash)
     select ${poolId}, audit_id, at, audit_id, 'bench', 'bench', 'snapshot.create', snapshot_id,
-      decode('c00100000000', 'hex'), 'GOOD', '[]', sequence from made`;
+      decode('c00100000000', 'hex'), 'GOOD', '[]', sequence, h.chain_number + i, h.chain_hash
+    from made cross join audit_heads h where h.pool_id = ${poolId}`;
+  await tx`update audit_heads set chain_number = chain_number + ${count}::bigint where pool_id = ${poolId}`;
   await tx`
     insert into events (pool_id, event_id, type, at, snapshot_id, body)
     select ${poolId}, ${place.event_id}::bigint + 2 * i - k,

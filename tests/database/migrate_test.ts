@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { closeDatabase, openDatabase } from "../../src/database/client.ts";
+import { closeDatabase, type Database, openDatabase, transact } from "../../src/database/client.ts";
 import { isMigrated, migrate } from "../../src/database/migrate.ts";
+import { chainCompletion, verifyChain } from "../../src/storage/audit_chain.ts";
 import { createTestDatabase } from "../support/database.ts";
 
 Deno.test("migrate() brings an empty database up, once, however many processes start at the same time", async () => {
@@ -29,6 +30,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0016_placement.sql",
         "0017_priority.sql",
         "0018_client.sql",
+        "0019_audit_chain.sql",
       ],
       [],
       [],
@@ -46,3 +48,54 @@ Deno.test("migrate() refuses a database newer than the program", async () => {
   await assertRejects(() => migrate(test.database), Error, "its schema is version 9999");
   assertEquals(await isMigrated(test.database), false);
 });
+
+Deno.test("migrate() chains the audit that there is, and it goes on from there", async () => {
+  await using test = await createTestDatabase("template1");
+  const { $client } = test.database;
+  await migrateTo(test.database, 18);
+  const poolId = await insertOldAudit(test.database);
+  assertEquals((await migrate(test.database))[0], "0019_audit_chain.sql");
+  const verified = await verifyChain(test.database, poolId, { rowsMax: 10 });
+  assertEquals([verified.rowCount, verified.fault], [4, undefined]);
+  await transact(
+    test.database,
+    (tx) => chainCompletion(tx, poolId, "00000000-0000-7000-8000-000000000003", [], "GOOD"),
+  );
+  assertEquals((await verifyChain(test.database, poolId, { rowsMax: 10 })).number, 5);
+  await $client`update audit set target_name = 'other' where chain_number = 2`;
+  assertEquals((await verifyChain(test.database, poolId, { rowsMax: 10 })).fault?.number, 2);
+});
+
+/** Brings an empty database to an earlier schema. */
+async function migrateTo({ $client }: Database, version: number): Promise<void> {
+  const directory = new URL("../../migrations/", import.meta.url);
+  const names = [...Deno.readDirSync(directory)].map(({ name }) => name).sort().slice(0, version);
+  await $client`
+    create table schema_migrations (
+      version integer primary key, name text not null, applied_at timestamptz not null default now()
+    )`;
+  for (const [index, name] of names.entries()) {
+    await $client.unsafe(await Deno.readTextFile(new URL(name, directory)));
+    await $client`insert into schema_migrations (version, name) values (${index + 1}, ${name})`;
+  }
+}
+
+/** A pool with four rows as the schema before the chain had them: one of no command, one with data-out, one that is not sealed. */
+async function insertOldAudit({ $client }: Database): Promise<string> {
+  const poolId = "00000000-0000-7000-8000-0000000000ff";
+  await $client`
+    insert into pools (pool_id, name, block_size_bytes, segment_blocks, cache_bytes_max, created_at)
+    values (${poolId}, 'p', 512, 4, 1000000, now())`;
+  await $client`
+    insert into audit (pool_id, audit_id, at, client_id, client_name, origin, action, target_id, target_name, cdb, data_out,
+      scsi_status, phases, marker_sequence)
+    select ${poolId}, ('00000000-0000-7000-8000-00000000000' || i)::uuid, '2026-01-01T00:00:00.123456Z', ${poolId}, 'ä,:',
+      'http', 'snapshot.create', ${poolId}, name, cdb, data_out, status, phases, sequence
+    from (values
+      (1, 'p', null::bytea, null::bytea, null, null::jsonb, null::bigint),
+      (2, null, '\\xc00100000000', '\\x00000000', 'GOOD', '[{"phase": "BUS FREE", "at": "x"}]', 1),
+      (3, 's', '\\xc00000000000', null, null, '[]', 2),
+      (4, '', '\\xc00000000000', null, 'GOOD', '[]', 3)
+    ) as old (i, name, cdb, data_out, status, phases, sequence)`;
+  return poolId;
+}

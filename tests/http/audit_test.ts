@@ -59,7 +59,9 @@ Deno.test("GET /audit tells who did what to what by which route, oldest first", 
   const shared = { poolId, ...ADMIN };
   assertEquals(
     // deno-lint-ignore no-explicit-any -- a record as it was answered
-    records.map(({ id: _id, at: _at, command: _command, ...rest }: any) => rest),
+    records.map(({ id: _id, at: _at, command: _command, chainNumber: _n, chainHash: _hash, ...rest }: any) =>
+      rest
+    ),
     [
       { ...shared, origin: "http POST /pools", action: "pool.create", targetId: poolId, targetName: "p" },
       {
@@ -201,6 +203,34 @@ for (const id of ["01a20573-4b9a-71ce-9029-d1d9944da612", "main", "1"]) {
     assertProblem(await door.call("GET", `/audit/${id}`), { status: 404, code: "audit-record-not-found" });
   });
 }
+
+Deno.test("GET /audit/verify checks a pool's chain by pages, and names the first row that does not fit", async () => {
+  await using own = await createTestDoor();
+  await createTestPool(own, "p");
+  for (const name of ["a", "b", "c"]) await createTestVolume(own, name, { pool: "p" });
+  const whole = await own.call("GET", "/audit/verify?pool=p");
+  const { poolId, hash, ...rest } = whole.body;
+  assertEquals([whole.status, rest], [200, { rowCount: 5, number: 5 }]);
+  const { body: { records } } = await own.call("GET", "/audit");
+  assertEquals([poolId, hash], [records.at(-1).poolId, records.at(-1).chainHash]);
+  const numbers: number[] = [];
+  let path = "/audit/verify?pool=p&maxResults=2";
+  for (let pageToken = ""; pageToken !== undefined;) {
+    const { body } = await own.call("GET", pageToken === "" ? path : `${path}&pageToken=${pageToken}`);
+    assertEquals(body.fault, undefined);
+    numbers.push(body.number);
+    pageToken = body.nextPageToken;
+  }
+  assertEquals(numbers, [2, 4, 5]);
+  await own.system.test.database.$client`
+    update audit set target_name = 'x' where pool_id = ${poolId} and chain_number = 4`;
+  path = "/audit/verify?pool=p";
+  const { body: wrong } = await own.call("GET", path);
+  assertEquals([wrong.rowCount, wrong.number, wrong.nextPageToken], [3, 3, undefined]);
+  assertEquals(wrong.fault, { number: 4, auditId: records.at(-2).id, reason: "changed" });
+  // Of the pool that is meant when none is named.
+  assertEquals((await own.call("GET", "/audit/verify")).body.rowCount, 2);
+});
 
 /** The audit id of the only snapshot of a pool, once there is one. */
 async function findAudit(pool: string): Promise<string> {

@@ -440,6 +440,7 @@ for (
     ["/clients/some/rotate", "POST"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],
+    ["/audit/verify", "GET, HEAD"],
     ["/events", "GET, HEAD"],
   ]
 ) {
@@ -611,7 +612,8 @@ for (const path of ["/pools", "/devices", "/volumes", "/snapshots", "/schedules"
     refuses(`the page token "${token.slice(0, 12)}"`, ["GET", `${path}?pageToken=${token}`], INVALID_REQUEST);
   }
 }
-for (const path of ["/pools/main/cache", "/devices/main-1/segments"]) {
+refuses("a pool that there is not", ["GET", "/audit/verify?pool=none"], notFound("pool-not-found"));
+for (const path of ["/pools/main/cache", "/devices/main-1/segments", "/audit/verify"]) {
   for (
     const token of [encode(UNKNOWN_ID), encode("-1"), encode("1.5"), encode("1".repeat(17)), encode("0 ")]
   ) {
@@ -628,6 +630,7 @@ for (
     "/pools/main/cache",
     "/volumes/v/segments",
     "/audit",
+    "/audit/verify",
     "/events",
   ]
 ) {

@@ -28,6 +28,7 @@ const ROUTES = [
   "DELETE /volumes/{volume}",
   "DELETE /volumes/{volume}/blocks/{lba}",
   "GET /audit",
+  "GET /audit/verify",
   "GET /audit/{id}",
   "GET /clients",
   "GET /clients/{client}",
@@ -229,6 +230,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
     await check("GET /snapshots/{snapshot}/ranges", `/snapshots/s/ranges${suffix}`);
     await check("GET /snapshots/{snapshot}/changes", `/snapshots/s/changes${suffix || "?"}&base=s`);
     await check("GET /audit", `/audit${suffix}`);
+    await check("GET /audit/verify", `/audit/verify${suffix}`);
     await check("GET /events", `/events${suffix}`);
   }
   await check("GET /events", "/events?pool=p");
@@ -356,8 +358,12 @@ Deno.test("what schedules do by themselves is told as openapi.yaml documents", a
   for (const type of ["schedule.ran", "schedule.skipped", "schedule.failed"]) {
     assert(types.includes(type), type);
   }
+  await door.system.test.database.$client`update audit set origin = 'x' where chain_number = 1`;
   for (
-    const [path, route] of [["/events", "GET /events"], ["/schedules", "GET /schedules"], [
+    const [path, route] of [["/audit/verify", "GET /audit/verify"], ["/events", "GET /events"], [
+      "/schedules",
+      "GET /schedules",
+    ], [
       "/audit",
       "GET /audit",
     ]]

@@ -45,6 +45,21 @@ export async function startWorkerProcess(environment: { DATABASE_URL: string }):
   return (await startProcess(["worker"], environment, /(Flushing) /)).child;
 }
 
+/** Runs a task that ends by itself, as `deno.json` has it. */
+export async function runTask(
+  name: string,
+  environment: Record<string, string>,
+  args: string[] = [],
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", ...await readPermissions(name), join(ROOT, "src/main.ts"), name, ...args],
+    env: { NO_COLOR: "1", ...environment },
+    signal: AbortSignal.timeout(PROCESS_MS_MAX),
+  }).output();
+  const [out, error] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, stdout: out, stderr: error };
+}
+
 async function startProcess(
   args: string[],
   environment: Record<string, string>,

@@ -1,0 +1,78 @@
+/**
+ * `verify`: checks the chain of every pool's audit, and fails naming the first row of each that does not fit.
+ */
+
+import type { Config } from "../config.ts";
+import type { Database } from "../database/client.ts";
+import { isMigrated } from "../database/migrate.ts";
+import { type VerifiedChain, verifyChain } from "../storage/audit_chain.ts";
+import { listPools } from "../storage/pool.ts";
+import { describeDatabase, findDatabase, untilStopped, useDatabase } from "./process.ts";
+
+/** Rows read at once, some 1 KiB each but for data-out. */
+const ROWS_MAX = 1_000;
+const POOLS_MAX = 100;
+
+/** Verifies; starts the bundled PostgreSQL for it when none runs. */
+export async function verify(config: Config): Promise<void> {
+  await using resources = new AsyncDisposableStack();
+  using signals = new DisposableStack();
+  const database = useDatabase(resources, await findDatabase(resources, config, untilStopped(signals)));
+  if (!await isMigrated(database)) {
+    throw new Error(
+      `Cannot verify ${describeDatabase(config)}: expected this version's schema; migrate first`,
+    );
+  }
+  let [poolCount, faultCount] = [0, 0];
+  for await (const pool of allPools(database)) {
+    poolCount += 1;
+    if (!await verifyPool(database, pool)) faultCount += 1;
+  }
+  if (faultCount > 0) {
+    throw new Error(
+      `Cannot vouch for the audit of ${faultCount} of ${poolCount} pools: its chain does not fit`,
+    );
+  }
+}
+
+async function* allPools(database: Database): AsyncGenerator<{ poolId: string; name: string }> {
+  let after: string | undefined;
+  do {
+    const page = await listPools(database, {
+      itemsMax: POOLS_MAX,
+      ...(after === undefined ? {} : { after }),
+    });
+    yield* page.items;
+    after = page.next;
+  } while (after !== undefined);
+}
+
+/** Prints what was found of a pool, and tells whether it is right. */
+async function verifyPool(
+  database: Database,
+  { poolId, name }: { poolId: string; name: string },
+): Promise<boolean> {
+  let rowCount = 0;
+  for (let after: number | undefined = 0; after !== undefined;) {
+    const part = await verifyChain(database, poolId, { after, rowsMax: ROWS_MAX });
+    rowCount += part.rowCount;
+    if (part.fault !== undefined) {
+      console.log(`Pool ${name}: ${describeFault(part.fault)}`);
+      return false;
+    }
+    if (part.next === undefined) {
+      console.log(`Pool ${name}: ${rowCount} rows of the audit fit, up to hash ${part.hash}`);
+    }
+    after = part.next;
+  }
+  return true;
+}
+
+function describeFault({ number, auditId, reason }: NonNullable<VerifiedChain["fault"]>): string {
+  const row = `row ${number} of the audit${auditId === undefined ? "" : ` (${auditId})`}`;
+  return {
+    changed: `${row} was changed`,
+    missing: `${row} is missing`,
+    unexpected: `${row} was put in`,
+  }[reason];
+}
