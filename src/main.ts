@@ -8,6 +8,7 @@ import { migrateDatabase } from "./commands/migrate.ts";
 import { writeOpenapi } from "./commands/openapi.ts";
 import { serve } from "./commands/serve.ts";
 import { verify } from "./commands/verify.ts";
+import { verifyReceipt } from "./commands/verify_receipt.ts";
 import { work } from "./commands/worker.ts";
 import { readConfig } from "./config.ts";
 
@@ -16,6 +17,8 @@ const USAGE = `Usage: main.ts COMMAND
   worker                 flush, reclaim and run schedules in a process of its own
   migrate                bring the database to this version's schema
   verify                 check the chain of every pool's audit
+  verify --receipt FILE [--key FILE]
+                         check a receipt: with an answer of /keys in FILE, or with the database
   openapi [--check]      write openapi.yaml, or check that it is up to date
   demo [--url URL]       play a snapshot in the middle of writing, on a server of its own or on the one at URL
 The environment configures it; README.md has the table.`;
@@ -24,23 +27,31 @@ interface Flags {
   readonly flusher: boolean;
   readonly check: boolean;
   readonly url?: string;
+  readonly receipt?: string;
+  readonly key?: string;
 }
 
 const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
   serve: ({ flusher }) => serve(readConfig(), { flusher }),
   worker: () => work(readConfig()),
   migrate: () => migrateDatabase(readConfig()),
-  verify: () => verify(readConfig()),
+  verify: ({ receipt, key }) => verifyWhat(receipt, key),
   openapi: ({ check }) => writeOpenapi({ check }),
   demo: ({ url }) => demo(readConfig(), url),
 };
+
+async function verifyWhat(receipt: string | undefined, key: string | undefined): Promise<void> {
+  if (receipt !== undefined) return await verifyReceipt(readConfig(), receipt, key);
+  if (key !== undefined) throw new Error("Cannot check a key alone: expected --receipt FILE too");
+  await verify(readConfig());
+}
 
 /** Runs the command that `args` name and answers the exit code. */
 async function main(args: string[]): Promise<number> {
   const unknown: string[] = [];
   const flags = parseArgs(args, {
     boolean: ["flusher", "check", "help"],
-    string: ["url"],
+    string: ["url", "receipt", "key"],
     negatable: ["flusher"],
     default: { flusher: true },
     unknown: (argument: string, key?: string) => {

@@ -48,6 +48,8 @@ export async function startServer(
   await createFirstPool(storage, config);
   await storage.start();
   resources.use(storage);
+  // Made now if there is none: no snapshot that is taken waits for it, or has to do without its receipt.
+  await storage.receipts.listKeys();
   const token = await findAdminToken(config);
   const server = serveHttp(
     {

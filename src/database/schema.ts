@@ -216,6 +216,12 @@ export const auditHeads = pgTable("audit_heads", {
   chainHash: bytea("chain_hash").notNull().default(new Uint8Array(32)),
 });
 
+export const signingKeys = pgTable("signing_keys", {
+  keyName: text("key_name").primaryKey(),
+  privateKey: jsonb("private_key").notNull(),
+  createdAt: moment("created_at").notNull(),
+});
+
 export const idempotencyKeys = pgTable("idempotency_keys", {
   clientId: uuid("client_id").notNull(),
   key: text("key").notNull(),

@@ -28,6 +28,7 @@ import { repeatAnswers } from "./idempotency.ts";
 import { registerImage } from "./image.ts";
 import { IMAGE_PATH, registerImageUpload } from "./image_upload.ts";
 import { IMPORT_PATH, registerImport } from "./import.ts";
+import { registerKeys } from "./keys.ts";
 import { requireOwn, requireScope } from "./permission.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
@@ -71,6 +72,7 @@ export function createApp(door: Door): DoorApp {
   registerCopies(app, door);
   registerClients(app, door);
   registerAudit(app, door);
+  registerKeys(app, door);
   registerEvents(app, door);
 
   app.notFound((c) => answerProblem(findFault(app, c.req.method, c.req.path), c.get("requestId"), door));

@@ -57,7 +57,10 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "DELETE /clients/:client": ADMIN,
   "POST /clients/:client/rotate": ADMIN,
   "GET /audit": ADMIN,
+  "GET /audit/verify": ADMIN,
   "GET /audit/:id": ADMIN,
+  // Public keys: whoever gets a receipt may check it.
+  "GET /keys": row("read", "listing"),
 
   "GET /volumes": row("read", "listing"),
   // A clone is a way to use a snapshot. It is a new volume, to which no client is bound.

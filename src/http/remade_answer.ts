@@ -12,7 +12,7 @@ import { toBody as toDeviceBody } from "./devices.ts";
 import { toBody as toPoolBody } from "./pools.ts";
 import { given } from "./schema.ts";
 import { toBody as toScheduleBody } from "./schedules.ts";
-import { isAnsweredSealed, toSnapshotBody } from "./snapshots.ts";
+import { isAnsweredSealed, toReceiptedBody } from "./snapshots.ts";
 import { toBody as toVolumeBody } from "./volumes.ts";
 
 type Remake = (storage: Storage, done: Outcome, outcomes: Outcome[]) => Promise<KeptAnswer>;
@@ -46,13 +46,13 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
   "schedule.run": async (storage, { poolId }, outcomes) => {
     const taken = outcomes.find(({ action }) => action === "snapshot.create");
     const snapshot = await storage.getSnapshot(taken?.targetId ?? "", poolId);
-    return answer(202, toSnapshotBody(snapshot), `/snapshots/${snapshot.snapshotId}`);
+    return answer(202, await toReceiptedBody(storage, snapshot), `/snapshots/${snapshot.snapshotId}`);
   },
   "snapshot.cancel": null,
   "snapshot.create": async (storage, { targetId, poolId }) => {
     const snapshot = await storage.getSnapshot(targetId, poolId);
     const status = isAnsweredSealed(snapshot) ? 200 : 202;
-    return answer(status, toSnapshotBody(snapshot), `/snapshots/${targetId}`);
+    return answer(status, await toReceiptedBody(storage, snapshot), `/snapshots/${targetId}`);
   },
   "snapshot.delete": null,
   "snapshot.hold": null,

@@ -32,7 +32,7 @@ import {
   toPageBody,
   toPageRequest,
 } from "./schema.ts";
-import { Snapshot, toSnapshotBody } from "./snapshots.ts";
+import { Snapshot, toReceiptedBody } from "./snapshots.ts";
 
 const Duration = z.string().min(1).max(64).openapi({
   description: "An ISO 8601 duration of weeks, days of 24 hours, hours, minutes and seconds",
@@ -247,7 +247,9 @@ export function registerSchedules(app: DoorApp, { storage, limits }: Door): void
   app.openapi(runRoute, async (c) => {
     const { schedule } = c.req.valid("param");
     const snapshot = await storage.schedules.run(toActor(c), schedule, c.req.valid("query").pool);
-    return c.json(toSnapshotBody(snapshot), 202, { location: `/snapshots/${snapshot.snapshotId}` });
+    return c.json(await toReceiptedBody(storage, snapshot), 202, {
+      location: `/snapshots/${snapshot.snapshotId}`,
+    });
   });
 
   app.openapi(deleteRoute, async (c) => {

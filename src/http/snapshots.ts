@@ -10,6 +10,7 @@ import { HOLD_REASON_LENGTH_MAX } from "../storage/hold.ts";
 import { PREVIEW_CLIENTS_MAX } from "../storage/seal_preview.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
 import type { SnapshotSpace } from "../storage/space.ts";
+import type { Storage } from "../storage/storage.ts";
 import { answerBlocks } from "./blocks.ts";
 import {
   type Client,
@@ -120,6 +121,18 @@ export const Snapshot = z.object({
   }),
   cdb: Cdb,
   auditId: Id,
+  receipt: z.object({
+    poolId: Id,
+    snapshotId: Id,
+    auditId: Id,
+    chainHash: z.string().openapi({ description: "Of the audit record, in hex" }),
+    sequence: Sequence,
+    cdb: z.string().openapi({ description: "In hex" }),
+    keyId: z.string().openapi({ description: "`kid` of the key at `/keys` that checks it" }),
+    signature: z.string().openapi({ format: "byte", description: "Ed25519, in base64" }),
+  }).openapi("Receipt").optional().openapi({
+    description: "What was recorded of the request, signed; of one that is taken or looked at by itself",
+  }),
   createdAt: Moment,
   sealedAt: Moment.optional(),
   hold: z.object({ until: Moment, reason: z.string() }).optional(),
@@ -286,8 +299,9 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     const untilSealed = c.req.valid("query").wait === "sealed";
     const snapshot = await take(c, door, c.req.valid("json"), untilSealed);
     const location = { location: `/snapshots/${snapshot.snapshotId}` };
-    if (!isAnsweredSealed(snapshot)) return c.json(toSnapshotBody(snapshot), 202, location);
-    return c.json(toSnapshotBody(snapshot), 200, location);
+    const body = await toReceiptedBody(storage, snapshot);
+    if (!isAnsweredSealed(snapshot)) return c.json(body, 202, location);
+    return c.json(body, 200, location);
   });
 
   app.openapi(listRoute, async (c) => {
@@ -300,7 +314,7 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
 
   app.openapi(getRoute, async (c) => {
     const snapshot = await storage.previewSnapshot(c.req.valid("param").snapshot, c.req.valid("query").pool);
-    return c.json(nameClient(toSnapshotBody(snapshot), c.get("client")), 200);
+    return c.json(nameClient(await toReceiptedBody(storage, snapshot), c.get("client")), 200);
   });
 
   app.openapi(changeRoute, async (c) => {
@@ -389,9 +403,18 @@ function nameClient(
   return { ...snapshot, progress: { ...progress, ...given({ byClient: named }) } };
 }
 
+/** A snapshot as the wire shows it to who has taken it, or asks for it alone. */
+export async function toReceiptedBody(
+  { receipts }: Storage,
+  snapshot: StorageSnapshot,
+): Promise<z.input<typeof Snapshot>> {
+  return { ...toSnapshotBody(snapshot), receipt: await receipts.sign(snapshot) };
+}
+
 /** A snapshot as the wire shows it. */
 export function toSnapshotBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
-  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, ...rest } = snapshot;
+  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, chainHash: _chainHash, ...rest } =
+    snapshot;
   return {
     id: snapshotId,
     poolId: pool.poolId,

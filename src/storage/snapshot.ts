@@ -41,6 +41,8 @@ export interface Snapshot {
   /** Absent in lists, and of one that is cancelled. */
   readonly space?: SnapshotSpace;
   readonly auditId: string;
+  /** The hash of its audit record in the chain. */
+  readonly chainHash: Uint8Array;
   readonly cdb: Uint8Array;
 }
 
@@ -60,6 +62,7 @@ function selectSnapshots(connection: Connection) {
     pool: pools,
     tail: poolTails,
     cdb: audit.cdb,
+    chainHash: audit.chainHash,
   }).from(snapshots)
     .innerJoin(pools, eq(pools.poolId, snapshots.poolId))
     .innerJoin(poolTails, eq(poolTails.poolId, snapshots.poolId))
@@ -266,7 +269,7 @@ function toCoveredVolume(row: CoveredRow): CoveredVolume {
 }
 
 function toSnapshot(
-  { snapshot, labels, pool, tail, cdb }: SnapshotRow,
+  { snapshot, labels, pool, tail, cdb, chainHash }: SnapshotRow,
   covered: Map<string, CoveredVolume[]>,
 ): Snapshot {
   return {
@@ -286,6 +289,7 @@ function toSnapshot(
       : { hold: { until: snapshot.heldUntil, reason: snapshot.holdReason ?? "" } }),
     progress: toProgress(snapshot, tail),
     auditId: snapshot.auditId,
+    chainHash,
     cdb: cdb as Uint8Array,
   };
 }

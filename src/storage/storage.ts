@@ -53,6 +53,7 @@ import { readSnapshot } from "./read.ts";
 import { checkReadiness, type Readiness } from "./readiness.ts";
 import { requireSmallRead, requireSmallWrites, weighWrites } from "./request_size.ts";
 import { type Reverted, revertVolume } from "./revert.ts";
+import { Receipts } from "./receipt.ts";
 import type { RunContext } from "./schedule_run.ts";
 import { Schedules } from "./schedules.ts";
 import { previewSeal } from "./seal_preview.ts";
@@ -113,6 +114,7 @@ export class Storage implements AsyncDisposable {
   readonly idempotency: IdempotencyKeys;
   /** Who may come in. */
   readonly clients: Clients;
+  readonly receipts: Receipts;
   readonly #limits: StorageLimits;
   readonly #clock: () => Date;
   readonly #feed: EventFeed;
@@ -129,6 +131,7 @@ export class Storage implements AsyncDisposable {
     this.#clock = clock;
     this.idempotency = new IdempotencyKeys(database, limits, clock);
     this.clients = new Clients(database, { limits, clock });
+    this.receipts = new Receipts(database, clock);
     this.#feed = new EventFeed(database, limits);
     const memory = new ProcessMemory(database, {
       limits,

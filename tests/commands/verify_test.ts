@@ -27,3 +27,45 @@ Deno.test("verify refuses a database that is not migrated, and flags that it doe
   assertStringIncludes(stderr, "expected this version's schema");
   assertEquals((await runTask("verify", { DATABASE_URL: system.test.url }, ["--nothing"])).code, 2);
 });
+
+Deno.test("verify --receipt checks a receipt without the server, and against the audit", async () => {
+  await using system = await createTestStorage();
+  const { storage } = system;
+  const snapshot = await storage.takeSnapshot(
+    TESTER,
+    { pool: "main", untilSealed: false },
+    AbortSignal.timeout(60_000),
+  );
+  const receipt = await storage.receipts.sign(snapshot);
+  const directory = await Deno.makeTempDir({ prefix: "snapmark-test-" });
+  try {
+    const write = async (name: string, value: unknown) => {
+      await Deno.writeTextFile(`${directory}/${name}`, JSON.stringify(value));
+      return `${directory}/${name}`;
+    };
+    const key = await write("keys", { keys: await storage.receipts.listKeys() });
+    const right = await write("right", { id: snapshot.snapshotId, receipt });
+    const wrong = await write("wrong", { ...receipt, sequence: 7 });
+    const offline = { DATABASE_URL: "postgres://nobody@127.0.0.1:1/none" };
+    const environment = { DATABASE_URL: system.test.url };
+    const found = await runTask("verify", offline, ["--receipt", right, "--key", key]);
+    assertEquals([found.code, found.stderr], [0, ""]);
+    assertStringIncludes(found.stdout, `snapshot ${snapshot.snapshotId} at sequence 1`);
+    const changed = await runTask("verify", offline, ["--receipt", wrong, "--key", key]);
+    assertEquals(changed.code, 1);
+    assertStringIncludes(changed.stderr, "it is not what was signed");
+    const noKey = await runTask("verify", offline, ["--receipt", right, "--key", wrong]);
+    assertStringIncludes(noKey.stderr, "expected keys as /keys answers them");
+    const kept = await runTask("verify", environment, ["--receipt", right]);
+    assertEquals([kept.code, kept.stderr], [0, ""]);
+    // As after chaining anew.
+    await system.test.database.$client`update audit set chain_hash = sha256(chain_hash)`;
+    const rewritten = await runTask("verify", environment, ["--receipt", right]);
+    assertEquals(rewritten.code, 1);
+    assertStringIncludes(rewritten.stderr, "is not there with hash");
+    const keyAlone = await runTask("verify", environment, ["--key", key]);
+    assertStringIncludes(keyAlone.stderr, "expected --receipt FILE too");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});

@@ -31,6 +31,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0017_priority.sql",
         "0018_client.sql",
         "0019_audit_chain.sql",
+        "0020_signing_key.sql",
       ],
       [],
       [],

@@ -1,6 +1,6 @@
 /**
  * Invariant 11: every table leads its key with `pool_id`, and every statement on a hot table names it. Clients and their
- * idempotency keys are of no pool, for they may be who creates one, and by which request.
+ * idempotency keys are of no pool, for they may be who creates one, and by which request; the signing key is of the installation.
  */
 
 import { assertEquals } from "@std/assert";
@@ -22,6 +22,7 @@ Deno.test("every table of a pool leads its primary key with pool_id", async () =
   assertEquals(poolless, [
     { relname: "clients", first: "client_id" },
     { relname: "idempotency_keys", first: "client_id" },
+    { relname: "signing_keys", first: "key_name" },
   ]);
   const tables = await test.database.$client`
     select count(*) from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')`;

@@ -441,6 +441,7 @@ for (
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],
     ["/audit/verify", "GET, HEAD"],
+    ["/keys", "GET, HEAD"],
     ["/events", "GET, HEAD"],
   ]
 ) {

@@ -39,6 +39,7 @@ const ROUTES = [
   "GET /events",
   "GET /health/live",
   "GET /health/ready",
+  "GET /keys",
   "GET /pools",
   "GET /pools/{pool}",
   "GET /pools/{pool}/cache",
@@ -238,6 +239,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("GET /devices/{device}", "/devices/d");
   await check("GET /volumes/{volume}", `/volumes/${volume.id}`);
   await check("GET /snapshots/{snapshot}", "/snapshots/s");
+  await check("GET /keys", "/keys");
   await check("GET /audit/{id}", `/audit/${snapshot.auditId}`);
   for (const accept of ["application/json", "application/octet-stream"]) {
     await check("GET /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0?count=2", { headers: { accept } });

@@ -1,5 +1,6 @@
 /** `/snapshots`: taking them in words and as commands, waiting for their seal, and reading them. */
 
+import { isSigned } from "../../src/storage/receipt.ts";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import { ADMIN } from "../../src/token.ts";
@@ -51,7 +52,7 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
     json: { volumes: ["whole-v"], name: "nightly", description: "Before the upgrade" },
   });
   assertEquals(answer.status, 202);
-  const { id, auditId, createdAt, ...rest } = answer.body;
+  const { id, auditId, createdAt, receipt, ...rest } = answer.body;
   assertMatch(auditId, /^[0-9a-f-]{36}$/);
   assertMatch(createdAt, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
   assertEquals(rest, {
@@ -83,8 +84,14 @@ Deno.test("POST /snapshots answers 202 at the marker's commit, with all there is
   assertEquals((await door.call("GET", `/snapshots/${id}`)).body, looked);
   assertEquals((await door.call("GET", "/snapshots/nightly")).body, looked);
   const { body: { snapshots } } = await door.call("GET", "/snapshots?pool=whole");
-  const { space: _, ...listed } = answer.body;
+  const { space: _, receipt: __, ...listed } = answer.body;
   assertEquals(snapshots, [listed]);
+  const { body: { chainHash } } = await door.call("GET", `/audit/${auditId}`);
+  const { keyId, signature, ...signed } = receipt;
+  assertEquals(signed, { poolId, snapshotId: id, auditId, chainHash, sequence: 3, cdb: "c00500000000" });
+  const { body: { keys } } = await door.call("GET", "/keys");
+  assertEquals(keys.map((key: Record<string, string>) => Object.keys(key)), [["kty", "crv", "x", "kid"]]);
+  assertEquals([keyId, await isSigned(receipt, keys), signature.length], [keys[0].kid, true, 88]);
 });
 
 Deno.test("GET /snapshots/{snapshot} names the client that asks, and no other", async () => {
@@ -388,7 +395,7 @@ Deno.test("GET /snapshots lists the snapshots of one pool or of all by pages, in
   assertEquals(await read("/snapshots?pool=p", 2), [["e", "c"], ["b"]]);
   assertEquals(await read("/snapshots?pool=main", 1), [["d"]]);
   const { body } = await own.call("GET", "/snapshots?pool=main");
-  const { space, ...looked } = (await own.call("GET", "/snapshots/d")).body;
+  const { space, receipt: _, ...looked } = (await own.call("GET", "/snapshots/d")).body;
   assertEquals([looked.progress.byClient, space], [[], { uniqueBytes: 0, sharedBytes: 0 }]);
   delete looked.progress.byClient;
   assertEquals(body.snapshots, [looked]);
