@@ -5,6 +5,7 @@
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../config.ts";
 import { createApp } from "../http/app.ts";
 import { describeDoor, toYaml } from "../http/documents.ts";
+import { Metrics } from "../http/metrics.ts";
 import type { Storage } from "../storage/storage.ts";
 
 const FILE = new URL("../../openapi.yaml", import.meta.url);
@@ -23,6 +24,7 @@ function describe(): string {
   const app = createApp({
     storage: undefined as unknown as Storage,
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    metrics: new Metrics(),
     cacheBytesMax: 0,
     authenticate: () => undefined,
     onBackground: () => {},

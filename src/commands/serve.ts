@@ -8,6 +8,7 @@ import type { Database } from "../database/client.ts";
 import { migrate } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
 import { readCertificate } from "../http/certificate.ts";
+import { Metrics } from "../http/metrics.ts";
 import { type HttpServer, serveHttp } from "../http/server.ts";
 import { describeFault, startLog } from "../log.ts";
 import { SYSTEM } from "../storage/actor.ts";
@@ -39,11 +40,16 @@ export async function startServer(
   );
   const migrations = await migrateFirst(database, config);
   logger.info("database ready", { migrations });
+  const metrics = new Metrics();
   const storage = new Storage({
     database,
     limits: STORAGE_LIMITS,
     flusher: options.flusher,
-    onFault: (error) => logger.error("background fault", describeFault(error)),
+    observer: metrics,
+    onFault: (error) => {
+      metrics.countFault();
+      logger.error("background fault", describeFault(error));
+    },
   });
   await createFirstPool(storage, config);
   await storage.start();
@@ -54,6 +60,7 @@ export async function startServer(
   const server = serveHttp(
     {
       storage,
+      metrics,
       limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
       cacheBytesMax: config.cacheBytesMax,
       authenticate: authenticateAdmin(token.token),

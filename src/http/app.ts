@@ -34,6 +34,7 @@ import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
 import { registerSchedules } from "./schedules.ts";
+import { registerMetrics } from "./scrape.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -74,6 +75,7 @@ export function createApp(door: Door): DoorApp {
   registerAudit(app, door);
   registerKeys(app, door);
   registerEvents(app, door);
+  registerMetrics(app, door);
 
   app.notFound((c) => answerProblem(findFault(app, c.req.method, c.req.path), c.get("requestId"), door));
   return app;
@@ -88,16 +90,24 @@ function identify(door: Door) {
     // Before the response is made: adding to one that stands costs as much as all of the routing.
     for (const [name, value] of Object.entries(answerHeaders(requestId))) c.header(name, value);
     await next();
+    const milliseconds = performance.now() - startedAt;
+    door.metrics.countRequest(c.req.method, findPattern(c), c.res.status, milliseconds);
     const client = c.get("client")?.clientName;
     door.onRequest({
       requestId,
       method: c.req.method,
       path: c.req.path,
       status: c.res.status,
-      milliseconds: Math.round((performance.now() - startedAt) * 10) / 10,
+      milliseconds: Math.round(milliseconds * 10) / 10,
       ...(client === undefined ? {} : { client }),
     });
   });
+}
+
+/** The route that a request has come to, as it is documented. */
+function findPattern(c: DoorContext): string {
+  const route = matchedRoutes(c).findLast(({ method }) => method !== "ALL");
+  return route?.path.replaceAll(/:(\w+)/g, "{$1}") ?? "none";
 }
 
 /**

@@ -8,6 +8,7 @@ import type { Actor } from "../storage/actor.ts";
 import type { KnownClient } from "../storage/client.ts";
 import type { KeyClaim } from "../storage/idempotency.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { Metrics } from "./metrics.ts";
 
 /** The media type of blocks as they are. */
 export const OCTETS = "application/octet-stream";
@@ -36,6 +37,7 @@ export interface RequestRecord {
 
 export interface Door {
   readonly storage: Storage;
+  readonly metrics: Metrics;
   readonly limits: HttpLimits;
   /** Cache bound of pools that do not choose one. */
   readonly cacheBytesMax: number;

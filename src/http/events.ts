@@ -267,7 +267,7 @@ export function registerEvents(app: DoorApp, door: Door): void {
       );
     }
     const { socket, response } = upgrade(c);
-    subscribers += 1;
+    door.metrics.showWebSockets(subscribers += 1);
     sockets.add(socket);
     socket.addEventListener("close", () => sockets.delete(socket), { once: true });
     const follow = (signal: AbortSignal) =>
@@ -277,7 +277,7 @@ export function registerEvents(app: DoorApp, door: Door): void {
         requestId: c.get("requestId"),
         token: readToken(c.req.raw.headers) ?? "",
       }).finally(() => {
-        subscribers -= 1;
+        door.metrics.showWebSockets(subscribers -= 1);
         if (socket.readyState === WebSocket.CONNECTING) sockets.delete(socket);
       }),
     );

@@ -58,6 +58,7 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "POST /clients/:client/rotate": ADMIN,
   "GET /audit": ADMIN,
   "GET /audit/verify": ADMIN,
+  "GET /metrics": ADMIN,
   "GET /audit/:id": ADMIN,
   // Public keys: whoever gets a receipt may check it.
   "GET /keys": row("read", "listing"),

@@ -21,6 +21,7 @@ import { StorageError } from "../errors.ts";
 import { type AppendOutcome, type AppendPlan, type AppendRequest, commitPlan, planBatch } from "./append.ts";
 import type { HeadMove } from "./head_move.ts";
 import type { StorageLimits } from "./limits.ts";
+import type { AppendedBatch } from "./observer.ts";
 import { OpenMap } from "./open_map.ts";
 import { isHeadMoved, lockPool, type Pool, type PoolHead } from "./pool.ts";
 
@@ -46,13 +47,17 @@ export class Appender {
   /** Whether the head stood there when it was last locked: nobody else is at it. */
   #undisturbed = false;
 
-  /** @param onAppended is called after each commit, to wake a flusher. */
+  /**
+   * @param onAppended is called after each commit, to wake a flusher.
+   * @param onMarker is called after each marker's commit, with the milliseconds since it was asked for.
+   */
   constructor(
     private readonly database: Database,
     private readonly pool: Pool,
     private readonly limits: StorageLimits,
     private readonly clock: () => Date,
-    private readonly onAppended: () => void,
+    private readonly onAppended: (batch: AppendedBatch) => void,
+    private readonly onMarker: (milliseconds: number) => void = () => {},
   ) {
     this.#map = new OpenMap(limits.openMapSlotsMax);
   }
@@ -91,6 +96,7 @@ export class Appender {
       throw new StorageError("too-busy", "Cannot take more commands now: too many wait for their turn");
     }
     const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const askedAt = performance.now();
     this.#moves.push(async () => {
       try {
         const moved = await move();
@@ -99,7 +105,10 @@ export class Appender {
           this.#map.distrust();
         }
         const { found, left, opened } = moved;
-        if (opened !== undefined) this.#map.openEpochs(found.mapVersion, left.mapVersion, opened);
+        if (opened !== undefined) {
+          this.#map.openEpochs(found.mapVersion, left.mapVersion, opened);
+          this.onMarker(performance.now() - askedAt);
+        }
         this.#head = moved.left;
         resolve(moved);
       } catch (error) {
@@ -196,9 +205,10 @@ export class Appender {
   }
 
   async #commitFromKnownHead(batch: Waiting[], plan: AppendPlan, onHeld: () => void): Promise<void> {
+    const startedAt = performance.now();
     try {
       await commitPlan(this.database, this.pool, plan, this.clock(), onHeld);
-      this.#settle(batch, plan);
+      this.#settle(batch, plan, startedAt);
     } catch (error) {
       this.#fail(batch, error);
     }
@@ -206,6 +216,7 @@ export class Appender {
 
   /** Appends a batch under the pool row's lock. No other is under way. */
   async #appendLocked(batch: Waiting[]): Promise<void> {
+    const startedAt = performance.now();
     try {
       const plan = await transact(this.database, async (tx) => {
         const head = await lockPool(tx, this.pool.poolId);
@@ -218,15 +229,20 @@ export class Appender {
       });
       this.#head = plan.head;
       this.#map.remember(plan.learnt);
-      this.#settle(batch, plan);
+      this.#settle(batch, plan, startedAt);
     } catch (error) {
       this.#fail(batch, error);
     }
   }
 
-  #settle(batch: Waiting[], plan: AppendPlan): void {
-    for (const [index, { settle }] of batch.entries()) settle(plan.outcomes[index]);
-    this.onAppended();
+  #settle(batch: Waiting[], { outcomes, entries }: AppendPlan, startedAt: number): void {
+    const milliseconds = performance.now() - startedAt;
+    let bytes = 0;
+    for (const [index, { request, settle }] of batch.entries()) {
+      settle(outcomes[index]);
+      if (!(outcomes[index] instanceof StorageError)) bytes += request.sizeBytes;
+    }
+    this.onAppended({ requestCount: batch.length, entryCount: entries.length, bytes, milliseconds });
   }
 
   /** Refuses a batch, or puts one aside whose head was not where it should have been: it changed nothing. */

@@ -58,6 +58,8 @@ export interface Flushed {
   readonly entryCount: number;
   readonly bytes: number;
   readonly sealedCount: number;
+  /** How long each snapshot that it sealed was pending. */
+  readonly sealMilliseconds: readonly number[];
   readonly progressTold: boolean;
 }
 
@@ -179,6 +181,7 @@ interface SealedRow {
   snapshot_id: string;
   audit_id: string;
   scsi_status: string | null;
+  created_at: string;
 }
 
 async function sealSnapshots(
@@ -192,7 +195,7 @@ async function sealSnapshots(
     from audit a
     where s.pool_id = ${poolId} and s.marker_sequence > ${markers.after} and s.marker_sequence <= ${markers.last}
       and s.status = 'pending' and a.pool_id = s.pool_id and a.audit_id = s.audit_id
-    returning s.snapshot_id, s.marker_sequence, s.audit_id, a.scsi_status`;
+    returning s.snapshot_id, s.marker_sequence, s.audit_id, s.created_at, a.scsi_status`;
 }
 
 async function moveTail(
@@ -250,7 +253,7 @@ export async function flushStep(tx: Transaction, pool: Pool, context: FlushConte
   if (markerCount > 0) await deleteEntries(tx, poolId, markers);
   await reach("deleted");
   // 5.
-  if (markerCount > 0) await seal(tx, poolId, markers, context.at);
+  const sealMilliseconds = markerCount > 0 ? await seal(tx, poolId, markers, context.at) : [];
   await reach("sealed");
   // 6.
   const moved = {
@@ -261,7 +264,7 @@ export async function flushStep(tx: Transaction, pool: Pool, context: FlushConte
   await moveTail(tx, poolId, moved, context);
   const progressTold = context.progressDue && await tellProgress(tx, poolId, moved, context);
   await reach("moved");
-  return { locked: false, entryCount, bytes, sealedCount: markerCount, progressTold };
+  return { locked: false, entryCount, bytes, sealedCount: markerCount, sealMilliseconds, progressTold };
 }
 
 /** What a step moves: entries, and the markers behind them. All up to `flushed` is gone then, and perhaps more. */
@@ -308,19 +311,20 @@ const NOTHING_FLUSHED: Flushed = {
   entryCount: 0,
   bytes: 0,
   sealedCount: 0,
+  sealMilliseconds: [],
   progressTold: false,
 };
 
 /** Snapshots sealed by one step: a marker that is placed meanwhile waits for their events. */
 const MARKERS_MAX = 64;
 
-/** Seals the snapshots whose markers have the sequences `(after, last]`. */
+/** Seals the snapshots whose markers have the sequences `(after, last]`. Answers how long each was pending. */
 async function seal(
   tx: Transaction,
   poolId: string,
   markers: { after: number; last: number },
   at: Date,
-): Promise<void> {
+): Promise<number[]> {
   const sealed = await sealSnapshots(tx, poolId, markers, at);
   const inOrder = sealed.toSorted((a, b) => a.marker_sequence - b.marker_sequence);
   // Commands that were not answered at their marker's commit are answered now. All of them before the first event: nobody waits
@@ -332,6 +336,7 @@ async function seal(
     const { snapshot_id: snapshotId, marker_sequence: sequence } = row;
     await appendEvent(tx, poolId, { type: "snapshot.sealed", at, snapshotId, body: { sequence } });
   }
+  return sealed.map((row) => Math.max(0, at.getTime() - new Date(row.created_at).getTime()));
 }
 
 async function tellProgress(

@@ -17,6 +17,7 @@
 import { type Database, transact } from "../database/client.ts";
 import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
 import type { StorageLimits } from "./limits.ts";
+import { type Observer, UNOBSERVED } from "./observer.ts";
 import type { Pool } from "./pool.ts";
 import { type Rest, WorkLoop } from "./work_loop.ts";
 
@@ -30,6 +31,7 @@ export interface FlusherOptions {
   /** Told of a fault; the flusher goes on. */
   readonly onFault: (error: unknown) => void;
   readonly onPoint?: (point: FlushPoint) => void | Promise<void>;
+  readonly observer?: Observer;
 }
 
 // Statements
@@ -147,8 +149,9 @@ export class Flusher {
   }
 
   async #step(pool: Pool): Promise<Flushed> {
-    const { limits, clock, onPoint } = this.options;
+    const { limits, clock, onPoint, observer = UNOBSERVED } = this.options;
     const at = clock();
+    const startedAt = performance.now();
     const pace = this.#paces.get(pool.poolId) ?? { bytesPerSecond: 0, toldAt: 0 };
     const flushed = await transact(this.database, (tx) =>
       flushStep(tx, pool, {
@@ -158,6 +161,9 @@ export class Flusher {
         progressDue: at.getTime() - pace.toldAt >= limits.progressMs,
         ...(onPoint === undefined ? {} : { onPoint }),
       }));
+    if (flushed.entryCount + flushed.sealedCount > 0) {
+      observer.flushed(flushed, performance.now() - startedAt);
+    }
     this.#paces.set(pool.poolId, nextPace(pace, flushed, at.getTime(), clock().getTime()));
     return flushed;
   }

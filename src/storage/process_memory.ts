@@ -11,6 +11,7 @@ import { Appender } from "./appender.ts";
 import { CachePressure } from "./cache_pressure.ts";
 import type { HeadMove } from "./head_move.ts";
 import type { StorageLimits } from "./limits.ts";
+import type { AppendedBatch } from "./observer.ts";
 import { findPoolId, type Pool } from "./pool.ts";
 import { Reader } from "./reader.ts";
 import { getVolume, type Volume } from "./volume.ts";
@@ -19,7 +20,9 @@ export interface ProcessMemoryOptions {
   readonly limits: StorageLimits;
   readonly clock: () => Date;
   /** Told after each commit of an appender. */
-  readonly onAppended: () => void;
+  readonly onAppended: (batch: AppendedBatch) => void;
+  /** Told after each commit of a marker, with the milliseconds since it was asked for. */
+  readonly onMarker: (milliseconds: number) => void;
 }
 
 export class ProcessMemory {
@@ -34,8 +37,8 @@ export class ProcessMemory {
   appenderOf(pool: Pool): Appender {
     const known = this.#appenders.get(pool.poolId);
     if (known !== undefined) return known;
-    const { limits, clock, onAppended } = this.options;
-    const appender = new Appender(this.database, pool, limits, clock, onAppended);
+    const { limits, clock, onAppended, onMarker } = this.options;
+    const appender = new Appender(this.database, pool, limits, clock, onAppended, onMarker);
     this.#appenders.set(pool.poolId, appender);
     return appender;
   }

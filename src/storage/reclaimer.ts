@@ -8,6 +8,7 @@
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { type Observer, UNOBSERVED } from "./observer.ts";
 import { reclaimStep } from "./reclaim.ts";
 import { type Rest, WorkLoop } from "./work_loop.ts";
 import { dropOverdueStagings } from "./staging.ts";
@@ -21,6 +22,7 @@ export interface ReclaimerOptions {
   readonly clock: () => Date;
   /** Told of a fault; it goes on. */
   readonly onFault: (error: unknown) => void;
+  readonly observer?: Observer;
 }
 
 async function selectPools({ $client }: Database): Promise<string[]> {
@@ -53,11 +55,13 @@ export class Reclaimer {
 
   /** One step in each pool; answers whether any did something. */
   async sweep(): Promise<boolean> {
+    const { observer = UNOBSERVED } = this.options;
     let progressed = await dropOverdueStagings(this.database, this.options.clock());
     for (const poolId of await selectPools(this.database)) {
       if (this.#loop.isStopping) break;
-      const { idle } = await transact(this.database, (tx) => reclaimStep(tx, poolId, this.options.clock()));
-      progressed ||= !idle;
+      const step = await transact(this.database, (tx) => reclaimStep(tx, poolId, this.options.clock()));
+      observer.reclaimed(step.segmentsReturned);
+      progressed ||= !step.idle;
     }
     return progressed;
   }

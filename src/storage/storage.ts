@@ -34,6 +34,7 @@ import { IdempotencyKeys } from "./idempotency.ts";
 import { type Imported, type ImportPart, importVolume } from "./import.ts";
 import { parseLabelSelectors, requireLabels } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
+import { type Observer, UNOBSERVED } from "./observer.ts";
 import type { Page, PageRequest } from "./page.ts";
 import {
   createPool,
@@ -46,6 +47,7 @@ import {
   type Pool,
   type PoolStatus,
 } from "./pool.ts";
+import { type PoolFigures, readPoolFigures } from "./pool_figures.ts";
 import { ProcessMemory } from "./process_memory.ts";
 import { listChanges, listSnapshotRanges, listVolumeRanges, type RangePageRequest } from "./range_page.ts";
 import type { FoundRange } from "./ranges.ts";
@@ -107,6 +109,8 @@ export interface StorageOptions {
   readonly clock?: () => Date;
   /** Told of faults in the background, which goes on. */
   readonly onFault?: (error: unknown) => void;
+  /** Told what is to be measured. */
+  readonly observer?: Observer;
 }
 
 export class Storage implements AsyncDisposable {
@@ -125,7 +129,7 @@ export class Storage implements AsyncDisposable {
   readonly copies: Copies;
 
   constructor({ database, limits, flusher: here, ...options }: StorageOptions) {
-    const { clock = () => new Date(), onFault = () => {} } = options;
+    const { clock = () => new Date(), onFault = () => {}, observer = UNOBSERVED } = options;
     this.database = database;
     this.#limits = limits;
     this.#clock = clock;
@@ -136,11 +140,15 @@ export class Storage implements AsyncDisposable {
     const memory = new ProcessMemory(database, {
       limits,
       clock,
-      onAppended: () => this.#workers.nudgeFlusher(),
+      onAppended: (batch) => {
+        observer.appended(batch);
+        this.#workers.nudgeFlusher();
+      },
+      onMarker: (milliseconds) => observer.placedMarker(milliseconds),
     });
     const running: RunContext = { limits, clock, runAlone: (pool, move) => memory.runAlone(pool, move) };
     this.#memory = memory;
-    this.#workers = new Workers(database, { ...running, here, memory, onFault });
+    this.#workers = new Workers(database, { ...running, here, memory, onFault, observer });
     this.schedules = new Schedules(database, {
       ...running,
       onChanged: () => this.#workers.wake("scheduler"),
@@ -173,6 +181,11 @@ export class Storage implements AsyncDisposable {
   /** How the parts stand that a request needs. */
   checkReadiness(): Promise<Readiness> {
     return checkReadiness(this.database, this.#workers, this.#clock);
+  }
+
+  /** How the queues of all pools stand. */
+  readPoolFigures(): Promise<PoolFigures[]> {
+    return readPoolFigures(this.database);
   }
 
   // Pools

@@ -9,6 +9,7 @@
 import type { Database } from "../database/client.ts";
 import { Copier } from "./copier.ts";
 import { Flusher } from "./flusher.ts";
+import type { Observer } from "./observer.ts";
 import type { ProcessMemory } from "./process_memory.ts";
 import { Reclaimer } from "./reclaimer.ts";
 import type { RunContext } from "./schedule_run.ts";
@@ -22,6 +23,7 @@ export interface WorkersOptions extends RunContext {
   readonly memory: ProcessMemory;
   /** Told of faults; the workers go on. */
   readonly onFault: (error: unknown) => void;
+  readonly observer: Observer;
 }
 
 /** Each of the workers. */
@@ -72,12 +74,12 @@ export class Workers {
   }
 
   #make(): Crew {
-    const { here: _, memory, onFault, ...running } = this.options;
+    const { here: _, memory, onFault, observer, ...running } = this.options;
     const { limits, clock } = running;
     const background = { pollMs: limits.reclaimPollMs, clock, onFault };
     return {
-      flusher: new Flusher(this.database, { limits, clock, onFault }),
-      reclaimer: new Reclaimer(this.database, background),
+      flusher: new Flusher(this.database, { limits, clock, onFault, observer }),
+      reclaimer: new Reclaimer(this.database, { ...background, observer }),
       spaceCounter: new SpaceCounter(this.database, background),
       scheduler: new Scheduler(this.database, {
         ...running,

@@ -8,6 +8,7 @@
 
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
 import { type Database, openDatabase } from "../../src/database/client.ts";
+import { Metrics } from "../../src/http/metrics.ts";
 import { serveHttp } from "../../src/http/server.ts";
 import type { Trim, Write } from "../../src/storage/append.ts";
 import type { BlockRange } from "../../src/storage/block.ts";
@@ -69,6 +70,7 @@ async function main(order: PeerOrder): Promise<void> {
   const { url } = serveHttp({
     storage: order.kind === "insert" ? new InsertStorage(options) : new SelectStorage(options),
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    metrics: new Metrics(),
     cacheBytesMax: CACHE_BYTES_MAX,
     authenticate: authenticateAdmin(order.token),
     onRequest: () => {},

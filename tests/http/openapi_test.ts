@@ -5,6 +5,7 @@ import { parse } from "@std/yaml";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
 import { createApp } from "../../src/http/app.ts";
+import { Metrics } from "../../src/http/metrics.ts";
 import {
   type Answer,
   createTestDoor,
@@ -40,6 +41,7 @@ const ROUTES = [
   "GET /health/live",
   "GET /health/ready",
   "GET /keys",
+  "GET /metrics",
   "GET /pools",
   "GET /pools/{pool}",
   "GET /pools/{pool}/cache",
@@ -99,6 +101,7 @@ Deno.test("openapi.yaml has every route of the app and no other", async () => {
   const app = createApp({
     storage: door.system.storage,
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    metrics: new Metrics(),
     cacheBytesMax: 0,
     authenticate: () => undefined,
     onBackground: () => {},
@@ -267,6 +270,7 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   const failed = () => check("GET /copies/{copy}", `/copies/${failing.id}`);
   await until(async () => (await failed()).status === "failed");
   await check("GET /events", "/events?pool=p&type=copy.created,copy.progress,copy.done,copy.failed");
+  await check("GET /metrics", "/metrics");
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");
   await check("POST /volumes", "/volumes", { json: { name: "c", source: { snapshot: "s" } } });

@@ -2,6 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
+import { Metrics } from "../../src/http/metrics.ts";
 import { createApp } from "../../src/http/app.ts";
 import { PERMISSIONS } from "../../src/http/permission.ts";
 import { type Scope, SCOPES } from "../../src/storage/client.ts";
@@ -73,6 +74,7 @@ const asBound = (method: string, path: string, options: CallOptions = {}) =>
 function listRoutes(): string[] {
   const app = createApp({
     storage: door.system.storage,
+    metrics: new Metrics(),
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
     cacheBytesMax: 0,
     authenticate: () => undefined,

@@ -3,6 +3,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { dirname, fromFileUrl, join } from "@std/path";
 import { HTTP_LIMITS } from "../../src/config.ts";
+import { Metrics } from "../../src/http/metrics.ts";
 import { readCertificate } from "../../src/http/certificate.ts";
 import { serveHttp } from "../../src/http/server.ts";
 import { createTestStorage } from "../support/storage.ts";
@@ -34,6 +35,7 @@ Deno.test("a server with a certificate answers by TLS, and takes a new one while
   const server = serveHttp(
     {
       storage: test.storage,
+      metrics: new Metrics(),
       limits: { ...HTTP_LIMITS, blocksBytesMax: 1 },
       cacheBytesMax: 1,
       authenticate: () => undefined,

@@ -8,6 +8,7 @@
 import { assertEquals } from "@std/assert";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
 import type { Client, HttpLimits, RequestRecord } from "../../src/http/door.ts";
+import { Metrics } from "../../src/http/metrics.ts";
 import { type HttpServer, serveHttp } from "../../src/http/server.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { authenticateAdmin } from "../../src/token.ts";
@@ -61,11 +62,17 @@ export interface TestDoorOptions extends NonNullable<Parameters<typeof createTes
 /** Opens a door on a new test storage. */
 export async function createTestDoor(options: TestDoorOptions = {}): Promise<TestDoor> {
   const { http, poolCacheBytesMax, ...storageOptions } = options;
-  const system = await createTestStorage(storageOptions);
-  const door = openTestDoor(system.storage, {
-    blocksBytesMax: options.limits?.requestBytesMax ?? STORAGE_LIMITS.requestBytesMax,
-    ...http,
-  }, poolCacheBytesMax);
+  const metrics = new Metrics();
+  const system = await createTestStorage({ ...storageOptions, observer: metrics });
+  const door = openTestDoor(
+    system.storage,
+    {
+      blocksBytesMax: options.limits?.requestBytesMax ?? STORAGE_LIMITS.requestBytesMax,
+      ...http,
+    },
+    poolCacheBytesMax,
+    metrics,
+  );
   return {
     ...door,
     system,
@@ -119,11 +126,13 @@ export function openTestDoor(
   storage: Storage,
   limits: Partial<HttpLimits> = {},
   cacheBytesMax = 2 ** 30,
+  metrics = new Metrics(),
 ): Omit<TestDoor, "system"> {
   const requests: RequestRecord[] = [];
   const faults: unknown[] = [];
   const server = serveHttp({
     storage,
+    metrics,
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax, ...limits },
     cacheBytesMax,
     authenticate: authenticateAdmin(DOOR_TOKEN) as (token: string) => Client | undefined,

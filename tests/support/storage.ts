@@ -8,6 +8,7 @@ import { Appender } from "../../src/storage/appender.ts";
 import { Flusher } from "../../src/storage/flusher.ts";
 import type { FlusherOptions } from "../../src/storage/flusher.ts";
 import type { StorageLimits } from "../../src/storage/limits.ts";
+import type { Observer } from "../../src/storage/observer.ts";
 import { Scheduler, type SchedulerOptions } from "../../src/storage/scheduler.ts";
 import { Storage } from "../../src/storage/storage.ts";
 import { createTestDatabase, type TestDatabase } from "./database.ts";
@@ -42,6 +43,7 @@ export async function createTestStorage(
     cacheBytesMax?: number;
     flusher?: boolean;
     clock?: () => Date;
+    observer?: Observer;
   } = {},
 ): Promise<TestStorage> {
   const resources = new AsyncDisposableStack();
@@ -52,6 +54,7 @@ export async function createTestStorage(
       limits: { ...STORAGE_LIMITS, ...with_.limits },
       flusher: with_.flusher ?? false,
       ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.observer === undefined ? {} : { observer: options.observer }),
     });
     await storage.start();
     return resources.use(storage);
