@@ -3,17 +3,21 @@
  *
  * PostgreSQL's NOTIFY only wakes; what happened is always read from the table, from the follower's own position on. So a
  * follower misses nothing and sees nothing twice, whether it was connected at the time or not, and a follower that reads
- * slowly holds no memory. A wake-up that got lost (the listening connection was cut) costs the poll time.
+ * slowly holds no memory. A wake-up that got lost (the listening connection was cut) costs the poll time; and a follower outlives a
+ * database that is away: it looks again at each poll until that is back.
  */
 
 import type { Database } from "../database/client.ts";
 import { EVENT_CHANNEL, type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
+import { toStorageError } from "./fault.ts";
 import type { StorageLimits } from "./limits.ts";
 
 /** How long a follower waits for a wake-up before it looks all the same. */
 const POLL_MS = 1_000;
 /** Events read at once. */
 const PAGE_EVENTS_MAX = 100;
+/** What a database that is away makes of a look. */
+const AWAY = new Set<string | undefined>(["database-unavailable", "timed-out"]);
 
 export class EventFeed {
   readonly #waiting = new Map<string, Set<() => void>>();
@@ -51,9 +55,12 @@ export class EventFeed {
     while (!signal.aborted) {
       const changed = Promise.withResolvers<void>();
       using _ = this.#whenWoken(poolId, changed.resolve);
-      // What is committed up to here is in the page, so the next look can start behind it whatever the filter left out.
-      const last = await readLastEventId(this.database, poolId);
-      const events = await listEvents(this.database, poolId, filter, position, PAGE_EVENTS_MAX);
+      const look = await this.#look(poolId, filter, position);
+      if (look === "away") {
+        await waitFor(changed.promise, POLL_MS, signal);
+        continue;
+      }
+      const { last, events } = look;
       if (events.length > 0) yield events;
       if (events.length === PAGE_EVENTS_MAX) {
         position = events[events.length - 1].eventId;
@@ -73,6 +80,21 @@ export class EventFeed {
       const changed = Promise.withResolvers<void>();
       using _ = this.#whenWoken(poolId, changed.resolve);
       await waitFor(changed.promise, flushWaitPollMs, over);
+    }
+  }
+
+  async #look(
+    poolId: string,
+    filter: EventFilter,
+    after: number,
+  ): Promise<{ last: number; events: StorageEvent[] } | "away"> {
+    try {
+      // What is committed up to here is in the page, so the next look can start behind it whatever the filter left out.
+      const last = await readLastEventId(this.database, poolId);
+      return { last, events: await listEvents(this.database, poolId, filter, after, PAGE_EVENTS_MAX) };
+    } catch (error) {
+      if (!AWAY.has(toStorageError(error)?.code)) throw error;
+      return "away";
     }
   }
 
