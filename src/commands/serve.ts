@@ -3,7 +3,7 @@
  */
 
 import { type Config, FIRST_POOL, HTTP_LIMITS, STORAGE_LIMITS } from "../config.ts";
-import { startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts";
+import { type EmbeddedPostgres, startEmbeddedPostgres } from "../database/embedded/embedded_postgres.ts";
 import type { Database } from "../database/client.ts";
 import { migrate } from "../database/migrate.ts";
 import { StorageError } from "../errors.ts";
@@ -21,23 +21,24 @@ export async function serve(config: Config, options: { flusher: boolean }): Prom
   await using resources = new AsyncDisposableStack();
   using signals = new DisposableStack();
   const stopped = untilStopped(signals);
-  const { server, token } = await startServer(resources, config, { ...options, signal: stopped });
+  const { server, token, lost } = await startServer(resources, config, { ...options, signal: stopped });
   console.log(describeServer(server, token.place, describeDatabase(config)));
-  await whenAborted(stopped);
+  await whenAborted(AbortSignal.any([stopped, lost]));
+  lost.throwIfAborted();
   console.log("Stopping: finishing what is in flight");
 }
 
-/** A server that runs, and its token. Everything it needs is stopped with `resources`, in reverse. */
+/** A server that runs, its token, and what is aborted when its own PostgreSQL has ended for good. Everything it needs is stopped with `resources`, in reverse. */
 export async function startServer(
   resources: AsyncDisposableStack,
   config: Config,
   options: { flusher: boolean; signal: AbortSignal },
-): Promise<{ server: HttpServer; token: { token: string; place: string } }> {
+): Promise<{ server: HttpServer; token: { token: string; place: string }; lost: AbortSignal }> {
   const { logger } = resources.use(await startLog(config));
-  const database = useDatabase(
-    resources,
-    config.databaseUrl ?? await startPostgres(resources, config, options.signal),
-  );
+  const { url, lost } = config.databaseUrl === undefined
+    ? await startPostgres(resources, config, options.signal)
+    : { url: config.databaseUrl, lost: new AbortController().signal };
+  const database = useDatabase(resources, url);
   const migrations = await migrateFirst(database, config);
   logger.info("database ready", { migrations });
   const metrics = new Metrics();
@@ -73,7 +74,7 @@ export async function startServer(
       : { files: config.tls, certificate: await readCertificate(config.tls) },
   );
   resources.defer(() => server.stop(HTTP_LIMITS.drainMs));
-  return { server, token };
+  return { server, token, lost };
 }
 
 async function migrateFirst(database: Database, config: Config): Promise<string[]> {
@@ -89,9 +90,9 @@ async function startPostgres(
   resources: AsyncDisposableStack,
   { dataDir }: Config,
   signal: AbortSignal,
-): Promise<string> {
-  const postgres = await startEmbeddedPostgres({ dataDir, signal, onProgress: (line) => console.log(line) });
-  return resources.use(postgres).url;
+): Promise<EmbeddedPostgres> {
+  const onProgress = (line: string) => console.log(line);
+  return resources.use(await startEmbeddedPostgres({ dataDir, signal, keep: true, onProgress }));
 }
 
 /** Creates what is missing of the first pool and its device; another process may be at it at the same time. */

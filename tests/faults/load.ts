@@ -6,6 +6,8 @@
  * behind it of which nobody can tell; a write that was refused it holds never.
  */
 
+import { assert, assertEquals } from "@std/assert";
+import type { Client } from "../support/client.ts";
 import { TEST_TOKEN } from "../support/server.ts";
 import { below, fill, readStamps, seeded } from "../support/history.ts";
 
@@ -71,6 +73,25 @@ export class Load {
         throw new Error(`Block ${lba} holds ${stamp}, expected ${[...allowed]} before ${before}`);
       }
     }
+  }
+
+  /**
+   * Ends the clients. Fails unless all that was answered is there, every snapshot seals and is exact, and nothing was
+   * answered but success or 503.
+   */
+  async verify(client: Client): Promise<void> {
+    await this.stop();
+    const others = [...this.outcomes.keys()].filter((outcome) => !/^20[02]$|^503 /.test(outcome));
+    assertEquals(others, [], this.describe());
+    this.check(await client.readVolume(this.volume, LOAD_BLOCKS));
+    await client.flush("main");
+    this.check(await client.readVolume(this.volume, LOAD_BLOCKS));
+    assert(this.cuts.length > 0);
+    for (const { id, sequence } of this.cuts) {
+      assertEquals((await client.getSnapshot(id)).status, "sealed");
+      this.check(await client.readSnapshot(id, this.volume, LOAD_BLOCKS), sequence);
+    }
+    assertEquals((await client.getPool("main")).dirtyEntries, 0);
   }
 
   describe(): string {

@@ -51,26 +51,9 @@ async function countListeners({ url }: OwnPostgres): Promise<number> {
   }
 }
 
-/** All that was answered is there, every snapshot seals and is exact, and nothing was answered but what is documented. */
-async function verify({ client, load }: Bed): Promise<void> {
-  await load.stop();
-  const outcomes = [...load.outcomes.keys()].filter((outcome) => !/^20[02]$|^503 /.test(outcome));
-  assertEquals(outcomes, [], load.describe());
-  load.check(await client.readVolume("v", LOAD_BLOCKS));
-  await client.flush("main");
-  load.check(await client.readVolume("v", LOAD_BLOCKS));
-  assert(load.cuts.length > 0);
-  for (const { id, sequence } of load.cuts) {
-    assertEquals((await client.getSnapshot(id)).status, "sealed");
-    load.check(await client.readSnapshot(id, "v", LOAD_BLOCKS), sequence);
-  }
-  assertEquals((await client.getPool("main")).dirtyEntries, 0);
-}
-
 Deno.test(`PostgreSQL hung for ${HANG_MS} ms under load: readiness tells, nothing answered is lost, all goes on (seed ${SEED})`, async () => {
   await using resources = new AsyncDisposableStack();
-  const bed = await prepare(resources);
-  const { postgres, server, load } = bed;
+  const { postgres, server, client, load } = await prepare(resources);
   assertEquals(await isReady(server), true);
   await postgres.hang();
   const woken = Promise.withResolvers<void>();
@@ -92,13 +75,12 @@ Deno.test(`PostgreSQL hung for ${HANG_MS} ms under load: readiness tells, nothin
   }
   await load.answer(100);
   await until(() => isReady(server));
-  await verify(bed);
+  await load.verify(client);
 });
 
 Deno.test(`PostgreSQL restarted ${RESTARTS} times under load: a subscriber sees what comes after, and all goes on (seed ${SEED})`, async () => {
   await using resources = new AsyncDisposableStack();
-  const bed = await prepare(resources);
-  const { postgres, server, client, load } = bed;
+  const { postgres, server, client, load } = await prepare(resources);
   const subscriber = resources.use(
     await subscribe({ url: server.url }, "?type=volume.created", TEST_TOKEN),
   );
@@ -112,5 +94,5 @@ Deno.test(`PostgreSQL restarted ${RESTARTS} times under load: a subscriber sees 
     await client.createVolume({ name: `after-${restart}`, blockCount: 1 });
     assertEquals((await subscriber.take(restart)).length, restart);
   }
-  await verify(bed);
+  await load.verify(client);
 });

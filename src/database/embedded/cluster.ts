@@ -147,13 +147,17 @@ export async function adoptServer(
   }
 }
 
-/** Starts a server on the cluster and returns once it is ready. */
+/**
+ * Starts a server on the cluster and returns once it is ready. `formerDirectory` is where its socket was, for those who go on
+ * looking for it there.
+ */
 export async function startServer(
   home: Home,
   runtime: Runtime,
   signal?: AbortSignal,
+  formerDirectory?: string,
 ): Promise<EmbeddedConnection> {
-  const socketDirectory = await createSocketDirectory(home);
+  const socketDirectory = await createSocketDirectory(home, formerDirectory);
   try {
     await prepareLog(home);
     const remainsUntil = Date.now() + REMAINS_LIMIT_MS;
@@ -235,11 +239,11 @@ async function removeIncomplete(home: Home): Promise<void> {
 }
 
 /** Creates the directory for the socket, empty and open to the server's user alone. */
-async function createSocketDirectory(home: Home): Promise<string> {
-  let directory = join(home.directory, "run");
+async function createSocketDirectory(home: Home, former?: string): Promise<string> {
+  let directory = former ?? join(home.directory, "run");
   const path = new TextEncoder().encode(join(directory, `.s.PGSQL.${SOCKET_PORT}`));
   // postgres.js takes a comma or a colon for the end of the host.
-  if (path.length > SOCKET_PATH_BYTES_MAX || /[,:]/.test(directory)) {
+  if (former === undefined && (path.length > SOCKET_PATH_BYTES_MAX || /[,:]/.test(directory))) {
     directory = await Deno.makeTempDir({ dir: SHORT_DIRECTORY, prefix: SHORT_PREFIX });
   } else {
     await removeIfThere(directory);

@@ -8,7 +8,8 @@
  * 3. places PostgreSQL's programs there, once per version (`runtime.ts`),
  * 4. creates the database cluster, once (`cluster.ts`),
  * 5. adopts the server that runs on it since a former start of ours was killed, or starts one,
- * 6. creates our database, once.
+ * 6. creates our database, once,
+ * 7. has it kept from then on, if that was asked for (`keeper.ts`).
  *
  * Each step tells from the disk whether it is done, so a start that was cut short anywhere is simply repeated.
  *
@@ -23,10 +24,11 @@
  *   run/                          the socket, unless its path would be too long
  * ```
  */
-import { resolve } from "@std/path";
+import { join, resolve } from "@std/path";
 import { adoptServer, createCluster, startServer, stopServer } from "./cluster.ts";
 import { EmbeddedPostgresError } from "./embedded_error.ts";
 import { findHome, type Home, openHome } from "./home.ts";
+import { Keeper } from "./keeper.ts";
 import {
   askServer,
   createDatabase,
@@ -53,6 +55,8 @@ export interface EmbeddedAddress {
 export interface EmbeddedPostgres extends EmbeddedAddress, AsyncDisposable {
   /** Stops the server within 20 seconds and frees the data directory. Further calls return the first one's promise. */
   stop(): Promise<void>;
+  /** Aborted, with the reason, when it has ended and cannot be kept; never when it is not kept. */
+  readonly lost: AbortSignal;
 }
 
 /** What {@linkcode startEmbeddedPostgres} takes. */
@@ -61,6 +65,8 @@ export interface EmbeddedPostgresOptions {
   readonly dataDir: string;
   /** Gives the start up. It has no effect on a server that is ready. */
   readonly signal?: AbortSignal;
+  /** Whether it is started again when it ends, and not by us. */
+  readonly keep?: boolean;
   /** Is told each step that takes a noticeable time, as a sentence without a point. */
   readonly onProgress?: (line: string) => void;
 }
@@ -73,10 +79,10 @@ export interface EmbeddedPostgresOptions {
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const undo = new AsyncDisposableStack();
   try {
-    const connection = await bringUp(options, undo);
+    const { connection, lost } = await bringUp(options, undo);
     let stopped: Promise<void> | undefined;
     const stop = () => stopped ??= undo.disposeAsync();
-    return { ...toAddress(connection), stop, [Symbol.asyncDispose]: stop };
+    return { ...toAddress(connection), lost, stop, [Symbol.asyncDispose]: stop };
   } catch (error) {
     // What went wrong first tells more than what went wrong while tidying up.
     await undo.disposeAsync().catch(() => {});
@@ -88,7 +94,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
 async function bringUp(
   options: EmbeddedPostgresOptions,
   undo: AsyncDisposableStack,
-): Promise<EmbeddedConnection> {
+): Promise<{ connection: EmbeddedConnection; lost: AbortSignal }> {
   const { signal, onProgress = () => {} } = options;
   const dataDirectory = await createDataDirectory(options.dataDir);
   const lock = await lockDirectory(dataDirectory);
@@ -109,7 +115,18 @@ async function bringUp(
   const connection = await runServer(home, runtime, onProgress, signal);
   await createDatabase(connection);
   signal?.throwIfAborted();
-  return connection;
+  if (!options.keep) return { connection, lost: new AbortController().signal };
+  const keeper = new Keeper({
+    socket: join(connection.host, `.s.PGSQL.${connection.port}`),
+    revive: async (stopping) => {
+      const revived = await runServer(home, runtime, onProgress, stopping, connection.host);
+      if (revived.host === connection.host) return;
+      throw new EmbeddedPostgresError(`Cannot reach PostgreSQL: its socket has moved to ${revived.host}`);
+    },
+    onProgress,
+  });
+  undo.defer(() => keeper.stop());
+  return { connection, lost: keeper.lost };
 }
 
 /** Creates the data directory if it is missing, and returns its absolute path without symbolic links. */
@@ -155,6 +172,7 @@ async function runServer(
   runtime: Runtime,
   onProgress: (line: string) => void,
   signal: AbortSignal | undefined,
+  formerDirectory?: string,
 ): Promise<EmbeddedConnection> {
   const user = home.user === null ? "" : ` as the user ${home.user.name}`;
   await createCluster(
@@ -170,7 +188,7 @@ async function runServer(
   }
   await removeOtherRuntimes(home.directory, runtime);
   onProgress(`Starting PostgreSQL in ${home.directory}${user}`);
-  return await startServer(home, runtime, signal);
+  return await startServer(home, runtime, signal, formerDirectory);
 }
 
 function toAddress(connection: EmbeddedConnection): EmbeddedAddress {
