@@ -151,6 +151,22 @@ Deno.test("a revoked token ends at once here, and in another process when it has
   assertProblem(await own.call("DELETE", `/clients/${id}`), { status: 404, code: "client-not-found" });
 });
 
+Deno.test("a remembered token costs no query, and no more are remembered than may be", async () => {
+  await using own = await createTestDoor({
+    limits: { rememberedClientsMs: 600_000, rememberedClientsMax: 1 },
+  });
+  await createTestVolume(own, "v");
+  const [{ token: first }, { token }] = [
+    await createClient(own, { name: "first" }),
+    await createClient(own, { name: "second" }),
+  ];
+  assertEquals([await statusOf(own, first), await statusOf(own, token)], [200, 200]);
+  // Behind the server's back: what it still knows, it remembers.
+  await own.system.test.database.$client`delete from clients`;
+  assertEquals([await statusOf(own, token), await statusOf(own, first)], [200, 401]);
+  assertEquals((await own.call("GET", "/volumes/v/blocks/0", { token })).status, 200);
+});
+
 for (
   const [how, method, path] of [["revoked", "DELETE", "/clients/w"], ["rotated", "POST", "/clients/w/rotate"]]
 ) {
