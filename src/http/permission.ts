@@ -58,7 +58,8 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "POST /clients/:client/rotate": ADMIN,
   "GET /audit": ADMIN,
   "GET /audit/verify": ADMIN,
-  "GET /metrics": ADMIN,
+  // A monitor needs no more than to read.
+  "GET /metrics": row("read", "never"),
   "GET /audit/:id": ADMIN,
   // Public keys: whoever gets a receipt may check it.
   "GET /keys": row("read", "listing"),
