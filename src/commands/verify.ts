@@ -5,6 +5,7 @@
 import type { Config } from "../config.ts";
 import type { Database } from "../database/client.ts";
 import { isMigrated } from "../database/migrate.ts";
+import { NO_POOL } from "../storage/audit.ts";
 import { type VerifiedChain, verifyChain } from "../storage/audit_chain.ts";
 import { listPools } from "../storage/pool.ts";
 import { describeDatabase, findDatabase, untilStopped, useDatabase } from "./process.ts";
@@ -23,19 +24,21 @@ export async function verify(config: Config): Promise<void> {
       `Cannot verify ${describeDatabase(config)}: expected this version's schema; migrate first`,
     );
   }
-  let [poolCount, faultCount] = [0, 0];
-  for await (const pool of allPools(database)) {
-    poolCount += 1;
+  let [chainCount, faultCount] = [0, 0];
+  for await (const pool of allChains(database)) {
+    chainCount += 1;
     if (!await verifyPool(database, pool)) faultCount += 1;
   }
   if (faultCount > 0) {
     throw new Error(
-      `Cannot vouch for the audit of ${faultCount} of ${poolCount} pools: its chain does not fit`,
+      `Cannot vouch for the audit: ${faultCount} of ${chainCount} chains do not fit`,
     );
   }
 }
 
-async function* allPools(database: Database): AsyncGenerator<{ poolId: string; name: string }> {
+/** The pools, and what is of none. */
+async function* allChains(database: Database): AsyncGenerator<{ poolId: string; name: string }> {
+  yield { poolId: NO_POOL, name: "(none)" };
   let after: string | undefined;
   do {
     const page = await listPools(database, {

@@ -5,8 +5,8 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { formatHex } from "../scsi/cdb.ts";
 import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
-import { DEFAULT_POOL } from "../storage/pool.ts";
 import { type AuditedCommand, type AuditRecord as StorageAuditRecord, NO_POOL } from "../storage/audit.ts";
+import { DEFAULT_POOL } from "../storage/pool.ts";
 import type { Door, DoorApp } from "./door.ts";
 import {
   Count,
@@ -109,7 +109,7 @@ const AuditRecord = z.object({
 }).openapi("AuditRecord");
 
 const VerifiedAudit = z.object({
-  poolId: Id,
+  poolId: Id.optional().openapi({ description: "Absent of what is of no pool" }),
   rowCount: Count.openapi({ description: "Rows of this page that fit" }),
   number: Count.openapi({ description: "The last row that fits; 0 before the first" }),
   hash: Hash.openapi({ description: "Its hash" }),
@@ -144,7 +144,11 @@ const verifyRoute = createRoute({
     "put in. Changed rows also are moved ones. The last page tells whether rows are missing at the end.",
   tags: ["audit"],
   request: {
-    query: PageQuery.extend({ pool: Reference.optional().openapi({ description: "By default `main`" }) }),
+    query: PageQuery.extend({
+      pool: Reference.optional().openapi({
+        description: `By default \`main\`; \`${NO_POOL}\` for what is of no pool, such as clients`,
+      }),
+    }),
   },
   responses: { 200: jsonResponse("What was found", VerifiedAudit), default: PROBLEM_RESPONSE },
 });
@@ -169,8 +173,8 @@ export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
     const query = c.req.valid("query");
     const { itemsMax, after } = toPageRequest(query, limits, NUMBER_KEY);
     const part = { rowsMax: itemsMax, ...(after === undefined ? {} : { after: Number(after) }) };
-    const { next, ...verified } = await storage.verifyAudit(query.pool ?? DEFAULT_POOL, part);
-    return c.json({ ...verified, ...given({ nextPageToken: toPageToken(next) }) }, 200);
+    const { next, poolId, ...verified } = await storage.verifyAudit(query.pool ?? DEFAULT_POOL, part);
+    return c.json({ ...ofPool(poolId), ...verified, ...given({ nextPageToken: toPageToken(next) }) }, 200);
   });
 
   app.openapi(
@@ -179,12 +183,16 @@ export function registerAudit(app: DoorApp, { storage, limits }: Door): void {
   );
 }
 
+function ofPool(poolId: string): { poolId?: string } {
+  return poolId === NO_POOL ? {} : { poolId };
+}
+
 function toBody(
   { auditId, poolId, at, command, chainHash, ...record }: StorageAuditRecord,
 ): z.input<typeof AuditRecord> {
   return {
     id: auditId,
-    ...(poolId === NO_POOL ? {} : { poolId }),
+    ...ofPool(poolId),
     at: at.toISOString(),
     ...record,
     ...(command === undefined ? {} : { command: toCommandBody(command) }),

@@ -10,7 +10,7 @@ import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import type { Trim, Write } from "./append.ts";
-import { type AuditRecord, getAuditRecord, listAudit } from "./audit.ts";
+import { type AuditRecord, getAuditRecord, listAudit, NO_POOL } from "./audit.ts";
 import { type VerifiedChain, verifyChain } from "./audit_chain.ts";
 import type { BlockRange } from "./block.ts";
 import { listCache, type QueuedEntry } from "./cache.ts";
@@ -574,12 +574,12 @@ export class Storage implements AsyncDisposable {
     return getAuditRecord(this.database, auditId);
   }
 
-  /** Checks a part of the chain of a pool's audit: {@linkcode verifyChain}. */
+  /** Checks a part of the chain of a pool's audit, or of what is of {@linkcode NO_POOL}: {@linkcode verifyChain}. */
   async verifyAudit(
     pool: string,
     part: { after?: number; rowsMax: number },
   ): Promise<VerifiedChain & { poolId: string }> {
-    const { poolId } = await getPool(this.database, pool);
+    const { poolId } = pool === NO_POOL ? { poolId: pool } : await getPool(this.database, pool);
     return { poolId, ...await verifyChain(this.database, poolId, part) };
   }
 

@@ -10,13 +10,14 @@ Deno.test("verify tells that every pool's audit fits, or names the first row tha
   await system.storage.createVolume(TESTER, { name: "v", blockCount: 8 });
   const right = await runTask("verify", environment);
   assertEquals([right.code, right.stderr], [0, ""]);
+  assertStringIncludes(right.stdout, "Pool (none): 0 rows of the audit fit, up to hash ");
   assertStringIncludes(right.stdout, "Pool main: 3 rows of the audit fit, up to hash ");
   await system.test.database.$client`update audit set origin = 'elsewhere' where chain_number = 2`;
   const wrong = await runTask("verify", environment);
   assertEquals(wrong.code, 1);
   assertStringIncludes(wrong.stdout, "Pool main: row 2 of the audit (");
   assertStringIncludes(wrong.stdout, ") was changed");
-  assertStringIncludes(wrong.stderr, "Cannot vouch for the audit of 1 of 1 pools");
+  assertStringIncludes(wrong.stderr, "Cannot vouch for the audit: 1 of 2 chains do not fit");
 });
 
 Deno.test("verify refuses a database that is not migrated, and flags that it does not know", async () => {
