@@ -7,6 +7,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { accepts } from "hono/accepts";
 import type { Trim, Write } from "../storage/append.ts";
+import { DigestHeaders, requireDigest, toDigestHeaders, WantDigestHeaders } from "./content_digest.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
@@ -61,7 +62,12 @@ const putRoute = createRoute({
   summary: "Write blocks",
   description: "The body is a whole number of blocks, up to 4 MiB. Answered after the commit.",
   tags: ["blocks"],
-  request: { params, query: PoolQuery, body: { required: true, content: { [OCTETS]: { schema: Octets } } } },
+  request: {
+    params,
+    query: PoolQuery,
+    headers: DigestHeaders,
+    body: { required: true, content: { [OCTETS]: { schema: Octets } } },
+  },
   responses: { 200: jsonResponse("The write's place in the queue", Written), default: PROBLEM_RESPONSE },
 });
 
@@ -72,10 +78,10 @@ const getRoute = createRoute({
   summary: "Read blocks",
   description: "Up to 4 MiB; octets, or base64 in JSON for `Accept: application/json`.",
   tags: ["blocks"],
-  request: { params, query: rangeQuery },
+  request: { params, query: rangeQuery, headers: WantDigestHeaders },
   responses: {
     200: {
-      description: "The blocks",
+      description: "The blocks, with their Content-Digest if it was asked for",
       content: { [OCTETS]: { schema: Octets }, "application/json": { schema: Blocks } },
     },
     default: PROBLEM_RESPONSE,
@@ -99,7 +105,12 @@ const writesRoute = createRoute({
   summary: "Write and trim in many places, as one",
   description: "In order, and wholly before or wholly behind any marker.",
   tags: ["blocks"],
-  request: { params: params.pick({ volume: true }), query: PoolQuery, ...jsonBody(WritesBody) },
+  request: {
+    params: params.pick({ volume: true }),
+    query: PoolQuery,
+    headers: DigestHeaders,
+    ...jsonBody(WritesBody),
+  },
   responses: {
     200: jsonResponse("The request's place in the queue", Written.omit({ lba: true })),
     default: PROBLEM_RESPONSE,
@@ -111,6 +122,7 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
     const { volume, lba } = c.req.valid("param");
     const { pool } = c.req.valid("query");
     const data = await readOctets(c);
+    await requireDigest(c);
     const { sequence, blockCount } = await storage.append(toActor(c), volume, pool, [{ lba, data }]);
     return c.json({ sequence, lba, blockCount }, 200);
   });
@@ -131,6 +143,7 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
 
   app.openapi(writesRoute, async (c) => {
     const { writes } = c.req.valid("json");
+    await requireDigest(c);
     const { volume } = c.req.valid("param");
     const decoded = writes.map((write, index) => "data" in write ? decodeWrite(write, index) : write);
     const written = await storage.append(toActor(c), volume, c.req.valid("query").pool, decoded);
@@ -139,16 +152,17 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
 }
 
 /** Answers blocks as the client accepts them. */
-export function answerBlocks(
+export async function answerBlocks(
   c: DoorContext,
   range: { lba: number; blockCount: number },
   bytes: Uint8Array<ArrayBuffer>,
 ) {
   const type = accepts(c, { header: "Accept", supports: [OCTETS, "application/json"], default: OCTETS });
   if (type === "application/json") {
-    return c.json({ ...range, data: bytes.toBase64() }, 200, { vary: "accept" });
+    const json = new TextEncoder().encode(JSON.stringify({ ...range, data: bytes.toBase64() }));
+    return c.body(json, 200, { "content-type": type, vary: "accept", ...await toDigestHeaders(c, json) });
   }
-  return c.body(bytes, 200, { "content-type": OCTETS, vary: "accept" });
+  return c.body(bytes, 200, { "content-type": OCTETS, vary: "accept", ...await toDigestHeaders(c, bytes) });
 }
 
 async function readOctets(c: DoorContext): Promise<Uint8Array> {

@@ -7,6 +7,7 @@ import type { ErrorCode } from "../errors.ts";
 
 /** Codes of faults that only HTTP knows. */
 export type HttpCode =
+  | "digest-mismatch"
   | "incomplete-body"
   | "internal-error"
   | "invalid-request"
@@ -37,6 +38,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "copy-not-found": { status: 404, title: "No such copy" },
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
+  "digest-mismatch": { status: 400, title: "The body is not what its digest tells" },
   "forbidden": { status: 403, title: "The client may not do this" },
   "held": { status: 409, title: "The snapshot is held" },
   "idempotency-key-in-progress": {

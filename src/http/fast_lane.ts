@@ -48,13 +48,14 @@ function isPlainWrite({ limits }: Door, { headers }: Request): boolean {
   const length = headers.get("content-length");
   return headers.get("content-type") === OCTETS && length !== null &&
     Number(length) <= limits.blocksBytesMax &&
-    !headers.has("transfer-encoding") && !headers.has("content-encoding");
+    !headers.has("transfer-encoding") && !headers.has("content-encoding") && !headers.has("content-digest");
 }
 
 function isPlainRead({ headers }: Request): boolean {
   const accept = headers.get("accept");
   return (accept === null || accept === "*/*" || accept === OCTETS) && !headers.has("content-length") &&
-    !headers.has("transfer-encoding") && !headers.has("content-encoding");
+    !headers.has("transfer-encoding") && !headers.has("content-encoding") &&
+    !headers.has("want-content-digest");
 }
 
 async function answer(

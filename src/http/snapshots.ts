@@ -12,6 +12,7 @@ import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
 import type { SnapshotSpace } from "../storage/space.ts";
 import type { Storage } from "../storage/storage.ts";
 import { answerBlocks } from "./blocks.ts";
+import { WantDigestHeaders } from "./content_digest.ts";
 import {
   type Client,
   type Door,
@@ -279,10 +280,11 @@ const readRoute = createRoute({
       volume: Reference.optional().openapi({ description: "Needed when the snapshot covers several" }),
       count: CountParameter,
     }),
+    headers: WantDigestHeaders,
   },
   responses: {
     200: {
-      description: "The blocks",
+      description: "The blocks, with their Content-Digest if it was asked for",
       content: {
         [OCTETS]: { schema: z.any().openapi({ type: "string", format: "binary" }) },
         "application/json": { schema: z.object({ lba: Lba, blockCount: Count, data: z.string() }) },
