@@ -3,19 +3,15 @@ import { type Database, transact } from "../../src/database/client.ts";
 import { StorageError } from "../../src/errors.ts";
 import { formatAdvance, isHeadMoved, lockPool } from "../../src/storage/pool.ts";
 import type { Storage } from "../../src/storage/storage.ts";
-import { fill, readStamps } from "../support/history.ts";
+import { readStamps } from "../support/history.ts";
 import {
   BLOCK_BYTES,
   createTestStorage,
   SEGMENT_BLOCKS,
   TESTER,
   type TestStorage,
+  write,
 } from "../support/storage.ts";
-
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 
 async function stampsOf({ storage }: TestStorage, volume: string, lba: number, blockCount: number) {
   return readStamps(await storage.readVolume(volume, undefined, { lba, blockCount }), BLOCK_BYTES);

@@ -23,17 +23,13 @@ import {
   SEGMENT_BLOCKS,
   TESTER,
   type TestStorage,
+  write,
 } from "../support/storage.ts";
 
 const BLOCKS = 40;
 /** A step of few slots, so that a copy has many. */
 const STEP = { copyStepBytes: 2 * SEGMENT_BLOCKS * BLOCK_BYTES, progressMs: 0 };
 const STEPS_MAX = 10_000;
-
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 
 interface Vault extends TestStorage {
   /** Another worker, as in another process. */

@@ -2,12 +2,8 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import type { FlushPoint } from "../../src/storage/flush.ts";
 import { fill, readStamps } from "../support/history.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage, write } from "../support/storage.ts";
 
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 const POINTS: FlushPoint[] = ["locked", "chosen", "copied", "deleted", "sealed", "moved"];
 
 async function stampsOf({ storage }: TestStorage, lba: number, blockCount: number) {

@@ -5,14 +5,10 @@ import { StorageError } from "../../src/errors.ts";
 import type { ImportPart } from "../../src/storage/import.ts";
 import { beginStaging } from "../../src/storage/staging.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
-import { fill, readStamps } from "../support/history.ts";
+import { readStamps } from "../support/history.ts";
 import { countTaken, reclaimAll } from "../support/reclaiming.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage, write } from "../support/storage.ts";
 
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 const clear = (lba: number, blockCount: number) => ({ lba, blockCount });
 
 async function* some(...parts: (ImportPart | (() => Promise<unknown>))[]): AsyncGenerator<ImportPart> {

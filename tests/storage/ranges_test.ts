@@ -2,19 +2,15 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { StorageError } from "../../src/errors.ts";
 import type { FoundRange } from "../../src/storage/ranges.ts";
 import type { Page } from "../../src/storage/page.ts";
-import { below, fill, readStamps, seeded } from "../support/history.ts";
+import { below, readStamps, seeded } from "../support/history.ts";
 import {
   BLOCK_BYTES,
   createTestStorage,
   SEGMENT_BLOCKS,
   TESTER,
   type TestStorage,
+  write,
 } from "../support/storage.ts";
-
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 
 async function take(
   { storage }: TestStorage,

@@ -1,11 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { below, fill, readStamps, seeded } from "../support/history.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER } from "../support/storage.ts";
-
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
+import { BLOCK_BYTES, createTestStorage, TESTER, write } from "../support/storage.ts";
 
 Deno.test("readVolume() reads zeros where nothing was written, also in a volume larger than all devices", async () => {
   await using test = await createTestStorage({ deviceBlocks: 100 });

@@ -3,19 +3,15 @@ import { transact } from "../../src/database/client.ts";
 import { StorageError } from "../../src/errors.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
-import { fill, readStamps } from "../support/history.ts";
+import { readStamps } from "../support/history.ts";
 import {
   BLOCK_BYTES,
   createTestStorage,
   SEGMENT_BLOCKS,
   TESTER,
   type TestStorage,
+  write,
 } from "../support/storage.ts";
-
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 
 async function take(
   { storage }: TestStorage,

@@ -3,16 +3,12 @@ import { STORAGE_LIMITS } from "../../src/config.ts";
 import { StorageError } from "../../src/errors.ts";
 import { decodeSnapshotCdb, formatHex } from "../../src/scsi/cdb.ts";
 import { MARKER_PAYLOAD } from "../../src/storage/cache.ts";
-import { below, fill, History, readStamps, seeded } from "../support/history.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "../support/storage.ts";
+import { below, History, readStamps, seeded } from "../support/history.ts";
+import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage, write } from "../support/storage.ts";
 
 /** So that a history meets many states between two steps. */
 const TINY_STEPS = { ...STORAGE_LIMITS, flushBatchEntriesMax: 3, flushBatchBytesMax: 6 * BLOCK_BYTES };
 const signal = AbortSignal.timeout(60_000);
-const write = (lba: number, stamp: number, blockCount = 1) => ({
-  lba,
-  data: fill(stamp, blockCount, BLOCK_BYTES),
-});
 
 function take({ storage }: TestStorage, volumes: string[], name?: string) {
   return storage.takeSnapshot(TESTER, {

@@ -4,6 +4,7 @@
 
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import type { Actor } from "../../src/storage/actor.ts";
+import type { Write } from "../../src/storage/append.ts";
 import { Appender } from "../../src/storage/appender.ts";
 import { Flusher } from "../../src/storage/flusher.ts";
 import type { FlusherOptions } from "../../src/storage/flusher.ts";
@@ -12,6 +13,7 @@ import type { Observer } from "../../src/storage/observer.ts";
 import { Scheduler, type SchedulerOptions } from "../../src/storage/scheduler.ts";
 import { Storage } from "../../src/storage/storage.ts";
 import { createTestDatabase, type TestDatabase } from "./database.ts";
+import { fill } from "./history.ts";
 
 export const BLOCK_BYTES = 512;
 export const SEGMENT_BLOCKS = 4;
@@ -33,6 +35,11 @@ export interface TestStorage extends AsyncDisposable {
   createScheduler(options?: Partial<SchedulerOptions>): Scheduler;
   /** Flushes until nothing is left. */
   drain(): Promise<void>;
+}
+
+/** A write of blocks with the stamps from `stamp` on. */
+export function write(lba: number, stamp: number, blockCount = 1): Write {
+  return { lba, data: fill(stamp, blockCount, BLOCK_BYTES) };
 }
 
 /** Makes pool `main` with small blocks and segments, and a device of `deviceBlocks`. */
