@@ -8,6 +8,7 @@
  */
 
 import type { Database } from "../database/client.ts";
+import { StorageError } from "../errors.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
 
@@ -17,10 +18,14 @@ const UNSLOWED_SHARE = 0.5;
 const LOOK_MS = 50;
 const CALM_LOOK_MS = 1_000;
 
-type PressureLimits = Pick<StorageLimits, "slowMsMax">;
+type PressureLimits = Pick<StorageLimits, "slowMsMax" | "pendingBytesMax">;
 
 /** How long a write waits when so much of the cache's bound is dirty, in milliseconds. */
-export function toDelayMs(dirtyBytes: number, cacheBytesMax: number, { slowMsMax }: PressureLimits): number {
+export function toDelayMs(
+  dirtyBytes: number,
+  cacheBytesMax: number,
+  { slowMsMax }: Pick<PressureLimits, "slowMsMax">,
+): number {
   const share = (dirtyBytes / cacheBytesMax - UNSLOWED_SHARE) / (1 - UNSLOWED_SHARE);
   return slowMsMax * Math.min(1, Math.max(0, share)) ** 2;
 }
@@ -29,6 +34,8 @@ export class CachePressure {
   #dirtyBytes = 0;
   /** Asked for since the last look. */
   #askedBytes = 0;
+  /** Of the writes that are being slowed: they are held in memory meanwhile. */
+  #slowedBytes = 0;
   #lookedAt = -Infinity;
   #looking?: Promise<void>;
 
@@ -38,7 +45,11 @@ export class CachePressure {
     private readonly limits: PressureLimits,
   ) {}
 
-  /** What a write of so many bytes has to wait for; nothing when it may go on at once. */
+  /**
+   * What a write of so many bytes has to wait for; nothing when it may go on at once.
+   *
+   * @throws {StorageError} `too-busy` when too many are slowed already.
+   */
   slow(sizeBytes: number): Promise<void> | undefined {
     this.#askedBytes += sizeBytes;
     if (sizeBytes === 0) return undefined;
@@ -48,7 +59,11 @@ export class CachePressure {
       if (age > CALM_LOOK_MS) this.#look().catch(() => {});
       return undefined;
     }
-    return this.#wait(age > LOOK_MS);
+    if (this.#slowedBytes + sizeBytes > this.limits.pendingBytesMax) {
+      throw new StorageError("too-busy", "Cannot take more writes now: too many wait for room in the cache");
+    }
+    this.#slowedBytes += sizeBytes;
+    return this.#wait(age > LOOK_MS).finally(() => this.#slowedBytes -= sizeBytes);
   }
 
   async #wait(mustLook: boolean): Promise<void> {

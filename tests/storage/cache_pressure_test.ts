@@ -1,11 +1,11 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { StorageError } from "../../src/errors.ts";
 import { CachePressure, toDelayMs } from "../../src/storage/cache_pressure.ts";
 import { until } from "../support/door.ts";
 import { fill } from "../support/history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER } from "../support/storage.ts";
 
-const LIMITS = { slowMsMax: 100 };
+const LIMITS = { slowMsMax: 100, pendingBytesMax: 20 * BLOCK_BYTES };
 
 Deno.test("toDelayMs() is nothing up to half of the bound, and grows from there to the longest delay", () => {
   assertEquals([0, 499, 500].map((dirty) => toDelayMs(dirty, 1_000, LIMITS)), [0, 0, 0]);
@@ -43,4 +43,14 @@ Deno.test("at the cache's bound writes are refused, after they were slowed, and 
   const input = { volumes: ["v"], untilSealed: false };
   const { status } = await storage.takeSnapshot(TESTER, input, AbortSignal.timeout(1e4));
   assertEquals(status, "pending");
+});
+
+Deno.test("CachePressure holds a bounded number of bytes that it slows, and takes more when they have gone on", async () => {
+  await using test = await createTestStorage({ cacheBytesMax: 10 * BLOCK_BYTES });
+  const pressure = new CachePressure(test.test.database, await test.storage.getPool("main"), LIMITS);
+  const slowed = [pressure.slow(12 * BLOCK_BYTES), pressure.slow(8 * BLOCK_BYTES)];
+  const error = assertThrows(() => pressure.slow(1), StorageError) as StorageError;
+  assertEquals(error.code, "too-busy");
+  await Promise.all(slowed);
+  await pressure.slow(12 * BLOCK_BYTES);
 });
