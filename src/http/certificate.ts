@@ -35,7 +35,7 @@ export async function readCertificate({ certificateFile, keyFile }: CertificateF
 /**
  * Calls `use` with each new pair, until it is disposed.
  *
- * @param use may throw: then the pair in use stays, and the next look goes on from what was found.
+ * @param use may throw: then the pair in use stays, and the next look tries again.
  */
 export class CertificateWatch implements Disposable {
   readonly #timer: ReturnType<typeof setInterval>;
@@ -62,7 +62,7 @@ export class CertificateWatch implements Disposable {
   async #look(): Promise<void> {
     const found = await readCertificate(this.files);
     if (found.cert === this.seen.cert && found.key === this.seen.key) return;
-    this.seen = found;
     await this.use(found);
+    this.seen = found;
   }
 }

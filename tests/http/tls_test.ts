@@ -57,7 +57,11 @@ Deno.test("a server with a certificate answers by TLS, and takes a new one while
 
   await putFiles(directory, "first", "second");
   await server.lookAtCertificate();
+  await server.lookAtCertificate();
   await Deno.remove(join(directory, "key"));
   await server.lookAtCertificate();
-  assertEquals([await status(server.url, "second"), faults.length], [200, 2]);
+  assertEquals([await status(server.url, "second"), faults.length], [200, 3]);
+  await putFiles(directory, "first");
+  await server.lookAtCertificate();
+  assertEquals([await status(server.url, "first"), faults.length], [200, 3]);
 });
