@@ -24,12 +24,14 @@ export interface TestServer extends TestProcess {
   readonly url: string;
 }
 
-/** Starts `main.ts serve` on a free port and waits until it serves. */
+/** Starts `main.ts serve` on a free port and waits until it serves; `onLog` is told what it logs. */
 export async function startServerProcess(
   environment: { DATABASE_URL: string } & Record<string, string>,
   args: string[] = [],
+  onLog?: (text: string) => void,
 ): Promise<TestServer> {
-  const { child, found } = await startProcess(["serve", ...args], environment, /Snapmark serves at (\S+)/);
+  const pattern = /Snapmark serves at (\S+)/;
+  const { child, found } = await startProcess(["serve", ...args], environment, pattern, onLog);
   return { ...child, url: found };
 }
 
@@ -64,6 +66,7 @@ async function startProcess(
   args: string[],
   environment: Record<string, string>,
   pattern: RegExp,
+  onLog?: (text: string) => void,
 ): Promise<{ child: TestProcess; found: string }> {
   const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
   const process = new Deno.Command(Deno.execPath(), {
@@ -76,8 +79,9 @@ async function startProcess(
       ...environment,
     },
     stdout: "piped",
-    stderr: "inherit",
+    stderr: onLog === undefined ? "inherit" : "piped",
   }).spawn();
+  const logged = onLog === undefined ? undefined : tellAll(process.stderr, onLog);
   const deadline = AbortSignal.timeout(PROCESS_MS_MAX);
   const found = await findLine(process, pattern, deadline);
   const ended = () => within(process.status, PROCESS_MS_MAX);
@@ -92,6 +96,7 @@ async function startProcess(
         // It has ended.
       }
       await ended();
+      await logged;
       await Deno.remove(dataDir, { recursive: true });
     },
   };
@@ -111,6 +116,13 @@ async function findLine(process: Deno.ChildProcess, pattern: RegExp, signal: Abo
     reject(new Error(`Cannot find ${pattern}: the process ended`));
   })();
   return await promise;
+}
+
+async function tellAll(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  tell: (text: string) => void,
+): Promise<void> {
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) tell(text);
 }
 
 async function readPermissions(task: string): Promise<string[]> {
