@@ -18,6 +18,7 @@ export const ERROR_CODES = [
   "copy-not-found",
   "database-unavailable",
   "device-not-found",
+  "disk-full",
   "forbidden",
   "held",
   "idempotency-key-in-progress",

@@ -18,7 +18,7 @@
 import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
 import { StorageError } from "../errors.ts";
-import { isConnectionError, isOverdue } from "./connection_error.ts";
+import { findFault, isConnectionLost } from "./connection_error.ts";
 import { SingleConnections } from "./single_connections.ts";
 import { withWholeResults } from "./whole_results.ts";
 
@@ -33,6 +33,11 @@ const SINGLE_CONNECTIONS_MAX = 4;
 const TRANSACTION_CONNECTIONS_MAX = 6;
 /** Longest wait for a connection to be made. */
 const CONNECT_SECONDS_MAX = 10;
+/** Longest wait for one of those that are lent whole: each is free again within moments, unless the database hangs. */
+const LOAN_MS_MAX = 10_000;
+/** Times that a transaction is tried which others are in the way of, and the longest pause before each further time. */
+const TRIES_MAX = 5;
+const TRY_PAUSE_MS_MAX = 20;
 /** Pause before a lost connection is made again, from the first try to the later ones. */
 const RECONNECT_SECONDS_MIN = 0.05;
 const RECONNECT_SECONDS_MAX = 1;
@@ -65,12 +70,15 @@ function forgiveLostConnections(): void {
 
 function forgive(event: PromiseRejectionEvent): void {
   const { reason } = event;
-  const isArrayTypes = isOverdue(reason) && String(reason.query).includes("pg_catalog.pg_type");
-  if (isConnectionError(reason) || isArrayTypes) event.preventDefault();
+  const isArrayTypes = findFault(reason) !== undefined && String(reason.query).includes("pg_catalog.pg_type");
+  if (isConnectionLost(reason) || isArrayTypes) event.preventDefault();
 }
 
 /** Opens the pool of connections that `url` names (`postgres://…`; a percent-encoded or `host=` socket directory works). */
-export function openDatabase(url: string, options: { connectionsMax?: number } = {}): Database {
+export function openDatabase(
+  url: string,
+  options: { connectionsMax?: number; transactionsMax?: number; loanMsMax?: number } = {},
+): Database {
   forgiveLostConnections();
   const { address, socketDirectory } = parseDatabaseUrl(url);
   const shared = {
@@ -86,11 +94,14 @@ export function openDatabase(url: string, options: { connectionsMax?: number } =
   );
   const singleConnections = new SingleConnections(
     () => postgres(address, { ...shared, max: 1, fetch_types: false }) as postgres.Sql,
-    SINGLE_CONNECTIONS_MAX,
+    { connectionsMax: SINGLE_CONNECTIONS_MAX, waitMsMax: LOAN_MS_MAX },
   );
   const transactionConnections = new SingleConnections(
     () => postgres(address, { ...shared, max: 1 }) as postgres.Sql,
-    TRANSACTION_CONNECTIONS_MAX,
+    {
+      connectionsMax: options.transactionsMax ?? TRANSACTION_CONNECTIONS_MAX,
+      waitMsMax: options.loanMsMax ?? LOAN_MS_MAX,
+    },
   );
   return Object.assign(drizzle(client), { singleConnections, transactionConnections }) as Database;
 }
@@ -105,8 +116,24 @@ export async function closeDatabase(database: Database, seconds = 5): Promise<vo
 }
 
 /**
- * Runs `body` in one transaction and answers what it answers.
+ * Runs `body` in one transaction and answers what it answers. Where others are in the way (a deadlock, a serialization failure)
+ * nothing was committed, and it runs again, a bounded number of times: so it must change nothing but the database.
  *
+ * @throws {StorageError} `outcome-unknown` when the connection was lost while committing; `too-busy` when no connection is free.
+ */
+export async function transact<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
+  for (let tries = 1;; tries++) {
+    try {
+      return await tryTransaction(database, body);
+    } catch (error) {
+      if (findFault(error) !== "conflict" || tries === TRIES_MAX) throw error;
+    }
+    // Of two that are in each other's way, one should be first.
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * TRY_PAUSE_MS_MAX * tries));
+  }
+}
+
+/**
  * It has a connection of its own meanwhile. On one that postgres.js shares, a BEGIN behind a hundred statements in flight, or
  * behind more bytes than the platform takes at once, is sent and then refused (UNSAFE_TRANSACTION): whatever came next on
  * that connection would run in a transaction that nobody commits.
@@ -116,10 +143,8 @@ export async function closeDatabase(database: Database, seconds = 5): Promise<vo
  * - It would write a ROLLBACK to the socket that is gone, which ends the process or spoils the connection it makes next. So
  *   a body that failed for that reason is never told to have ended.
  * - What the body still says would run in whichever transaction has the connection next. So it is refused.
- *
- * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
  */
-export async function transact<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
+async function tryTransaction<T>(database: Database, body: (tx: Transaction) => Promise<T>): Promise<T> {
   let finished = false;
   let ended = false;
   try {
@@ -130,13 +155,13 @@ export async function transact<T>(database: Database, body: (tx: Transaction) =>
           finished = true;
           return { value };
         } catch (error) {
-          return isConnectionError(error) ? await new Promise<never>(() => {}) : await Promise.reject(error);
+          return isConnectionLost(error) ? await new Promise<never>(() => {}) : await Promise.reject(error);
         }
       })
     );
     return result.value as T;
   } catch (error) {
-    if (finished && isConnectionError(error)) {
+    if (finished && isConnectionLost(error)) {
       throw new StorageError(
         "outcome-unknown",
         "Cannot tell whether the request took effect: the database connection was lost at its commit",

@@ -8,7 +8,7 @@
 
 import { StorageError } from "../errors.ts";
 import type { Client, Database, Transaction } from "./client.ts";
-import { isConnectionError } from "./connection_error.ts";
+import { isConnectionLost } from "./connection_error.ts";
 
 /** How a column's values are written; the names are PostgreSQL's. */
 export type CopyType = "bytea" | "int2" | "int4" | "int8" | "text" | "timestamptz" | "uuid";
@@ -48,7 +48,7 @@ export async function copyRowsAfter(
     try {
       await copy.run(onStarted);
     } catch (error) {
-      if (!copy.isSent || !isConnectionError(error)) throw error;
+      if (!copy.isSent || !isConnectionLost(error)) throw error;
       throw new StorageError(
         "outcome-unknown",
         "Cannot tell whether the request took effect: the database connection was lost at its commit",

@@ -8,25 +8,36 @@
  */
 
 import type postgres from "postgres";
-import { isConnectionError } from "./connection_error.ts";
+import { StorageError } from "../errors.ts";
+import { isConnectionLost } from "./connection_error.ts";
+
+export interface SingleConnectionsOptions {
+  readonly connectionsMax: number;
+  /** How long a loan waits for a connection. */
+  readonly waitMsMax: number;
+}
 
 export class SingleConnections {
   /** The one that was used last goes out first: its server's caches are warm. */
   readonly #idle: postgres.Sql[] = [];
-  readonly #waiting: (() => void)[] = [];
+  /** Those that wait for one, in their order. */
+  readonly #waiting = new Set<(client: postgres.Sql) => void>();
   readonly #clients = new Set<postgres.Sql>();
 
   /** @param openClient makes a client of one connection; it connects when it is first used. */
-  constructor(private readonly openClient: () => postgres.Sql, private readonly connectionsMax: number) {}
+  constructor(
+    private readonly openClient: () => postgres.Sql,
+    private readonly options: SingleConnectionsOptions,
+  ) {}
 
-  /** Lends a connection to `body`, once one is free. */
+  /** Lends a connection to `body`, once one is free. @throws {StorageError} `too-busy` when none is in time. */
   async use<T>(body: (client: postgres.Sql) => Promise<T>): Promise<T> {
     const client = await this.#take();
     let lost = false;
     try {
       return await body(client);
     } catch (error) {
-      lost = isConnectionError(error) || isConnectionError((error as Error).cause);
+      lost = isConnectionLost(error);
       throw error;
     } finally {
       this.#giveBack(client, lost);
@@ -39,23 +50,42 @@ export class SingleConnections {
   }
 
   async #take(): Promise<postgres.Sql> {
-    while (this.#idle.length === 0 && this.#clients.size >= this.connectionsMax) {
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
     const idle = this.#idle.pop();
     if (idle !== undefined) return idle;
+    return this.#clients.size < this.options.connectionsMax ? this.#open() : await this.#wait();
+  }
+
+  #open(): postgres.Sql {
     const client = this.openClient();
     this.#clients.add(client);
     return client;
+  }
+
+  async #wait(): Promise<postgres.Sql> {
+    const { promise, resolve, reject } = Promise.withResolvers<postgres.Sql>();
+    const timer = setTimeout(() => {
+      this.#waiting.delete(resolve);
+      reject(new StorageError("too-busy", "Cannot go on: every connection to the database is in use"));
+    }, this.options.waitMsMax);
+    this.#waiting.add(resolve);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #giveBack(client: postgres.Sql, lost: boolean): void {
     if (lost) {
       this.#clients.delete(client);
       client.end({ timeout: 0 }).catch(() => {});
-    } else {
+    }
+    const [next] = this.#waiting;
+    if (next !== undefined) {
+      this.#waiting.delete(next);
+      next(lost ? this.#open() : client);
+    } else if (!lost) {
       this.#idle.push(client);
     }
-    this.#waiting.shift()?.();
   }
 }

@@ -39,6 +39,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
   "digest-mismatch": { status: 400, title: "The body is not what its digest tells" },
+  "disk-full": { status: 507, title: "The database's disk is full", retryAfterSeconds: 10 },
   "forbidden": { status: 403, title: "The client may not do this" },
   "held": { status: 409, title: "The snapshot is held" },
   "idempotency-key-in-progress": {

@@ -61,6 +61,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "database-unavailable": checkCondition(NOT_READY, 0x08, 0x00),
   // Devices stand behind the target, where no initiator addresses them.
   "device-not-found": null,
+  // SPACE ALLOCATION FAILED WRITE PROTECT, as for a pool that is out of segments: somebody has to make room.
+  "disk-full": checkCondition(DATA_PROTECT, 0x27, 0x07),
   // ACCESS DENIED - NO ACCESS RIGHTS
   "forbidden": checkCondition(ILLEGAL_REQUEST, 0x20, 0x02),
   "held": null,

@@ -12,11 +12,12 @@
  *
  * Who was the last to move the pool's head knows where it stands. So a batch is first committed from there, in one message
  * that fails if somebody else has moved it; then, and as long as others keep moving it, batches take the pool row's
- * lock first. So does a batch of which nothing is left to commit, for nothing then proves what it was refused for; and one that
+ * lock first. So does a batch that lost a deadlock or the like, for nothing of it was committed; a batch of which nothing is left to commit, for nothing then proves what it was refused for; and one that
  * finds the cache full, for what was flushed meanwhile is not known here.
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { findFault } from "../database/connection_error.ts";
 import { StorageError } from "../errors.ts";
 import { type AppendOutcome, type AppendPlan, type AppendRequest, commitPlan, planBatch } from "./append.ts";
 import type { HeadMove } from "./head_move.ts";
@@ -200,7 +201,7 @@ export class Appender {
       if (plan.entries.length > 0 && !plan.outcomes.some(isCacheFull)) return plan;
       this.#overtaken.push(batch);
     } catch (error) {
-      this.#fail(batch, error);
+      this.#putAside(batch, error);
     }
   }
 
@@ -210,7 +211,7 @@ export class Appender {
       await commitPlan(this.database, this.pool, plan, this.clock(), onHeld);
       this.#settle(batch, plan, startedAt);
     } catch (error) {
-      this.#fail(batch, error);
+      this.#putAside(batch, error);
     }
   }
 
@@ -245,14 +246,17 @@ export class Appender {
     this.onAppended({ requestCount: batch.length, entryCount: entries.length, bytes, milliseconds });
   }
 
-  /** Refuses a batch, or puts one aside whose head was not where it should have been: it changed nothing. */
+  /** Puts a batch aside whose head was not where it should have been, or that others were in the way of: it changed nothing. */
+  #putAside(batch: Waiting[], error: unknown): void {
+    const isMoved = isHeadMoved(error) || error instanceof HeadMovedError;
+    if (!isMoved && findFault(error) !== "conflict") return this.#fail(batch, error);
+    this.#map.forget();
+    this.#undisturbed = false;
+    this.#overtaken.push(batch);
+  }
+
   #fail(batch: Waiting[], error: unknown): void {
     this.#map.forget();
-    if (isHeadMoved(error) || error instanceof HeadMovedError) {
-      this.#undisturbed = false;
-      this.#overtaken.push(batch);
-      return;
-    }
     this.#head = undefined;
     for (const { fail } of batch) fail(error);
   }

@@ -10,7 +10,7 @@ import type { Database } from "../database/client.ts";
 import type { Appender } from "./appender.ts";
 import { claimCopies, type Copy, CopyLostError, failCopy, releaseCopies } from "./copy.ts";
 import { stepCopy } from "./copy_step.ts";
-import { toStorageError } from "./fault.ts";
+import { PASSING_FAULTS, toStorageError } from "./fault.ts";
 import { createId } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
@@ -27,9 +27,6 @@ export interface CopierOptions {
   /** Told of a fault; it goes on. */
   readonly onFault: (error: unknown) => void;
 }
-
-/** Faults of the database that go by: the step is done again later. */
-const PASSING = ["database-unavailable", "outcome-unknown", "timed-out"];
 
 export class Copier {
   readonly #loop: WorkLoop;
@@ -82,7 +79,7 @@ export class Copier {
     } catch (error) {
       if (error instanceof CopyLostError || isPassing(error)) return false;
       const known = toStorageError(error);
-      const goesBy = known !== undefined && PASSING.includes(known.code);
+      const goesBy = known !== undefined && PASSING_FAULTS.has(known.code);
       if (known === undefined || goesBy) onFault(error);
       if (goesBy) return false;
       return await this.#fail(

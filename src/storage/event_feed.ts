@@ -9,15 +9,13 @@
 
 import type { Database } from "../database/client.ts";
 import { EVENT_CHANNEL, type EventFilter, listEvents, readLastEventId, type StorageEvent } from "./event.ts";
-import { toStorageError } from "./fault.ts";
+import { PASSING_FAULTS, toStorageError } from "./fault.ts";
 import type { StorageLimits } from "./limits.ts";
 
 /** How long a follower waits for a wake-up before it looks all the same. */
 const POLL_MS = 1_000;
 /** Events read at once. */
 const PAGE_EVENTS_MAX = 100;
-/** What a database that is away makes of a look. */
-const AWAY = new Set<string | undefined>(["database-unavailable", "timed-out"]);
 
 export class EventFeed {
   readonly #waiting = new Map<string, Set<() => void>>();
@@ -93,7 +91,7 @@ export class EventFeed {
       const last = await readLastEventId(this.database, poolId);
       return { last, events: await listEvents(this.database, poolId, filter, after, PAGE_EVENTS_MAX) };
     } catch (error) {
-      if (!AWAY.has(toStorageError(error)?.code)) throw error;
+      if (!PASSING_FAULTS.has(toStorageError(error)?.code ?? "")) throw error;
       return "away";
     }
   }

@@ -2,19 +2,38 @@
  * What a fault of the database means to a client.
  */
 
-import { isConnectionError, isOverdue } from "../database/connection_error.ts";
-import { StorageError } from "../errors.ts";
+import { type DatabaseFault, findFault } from "../database/connection_error.ts";
+import { type ErrorCode, StorageError } from "../errors.ts";
+
+/** One row for every fault; it does not compile when one is missing. */
+const FAULTS: Readonly<Record<DatabaseFault, { code: ErrorCode; message: string }>> = {
+  unreachable: { code: "database-unavailable", message: "Cannot reach the database; nothing was changed" },
+  overdue: {
+    code: "too-busy",
+    message: "Cannot finish in time: the database is too busy; nothing was changed",
+  },
+  conflict: { code: "too-busy", message: "Cannot get past other requests; nothing was changed" },
+  overloaded: {
+    code: "too-busy",
+    message: "Cannot go on: the database is short of resources; nothing was changed",
+  },
+  full: { code: "disk-full", message: "Cannot store this: the database's disk is full; nothing was changed" },
+};
+
+/** Faults that go by: what failed with one of them may be tried again later. */
+export const PASSING_FAULTS: ReadonlySet<string> = new Set<ErrorCode>([
+  "database-unavailable",
+  "disk-full",
+  "outcome-unknown",
+  "timed-out",
+  "too-busy",
+]);
 
 /** The {@linkcode StorageError} that `error` comes down to; none for a fault of the program itself. */
 export function toStorageError(error: unknown): StorageError | undefined {
   if (error instanceof StorageError) return error;
-  if (isConnectionError(error)) {
-    return new StorageError("database-unavailable", "Cannot reach the database; nothing was changed", {
-      cause: error,
-    });
-  }
-  if (isOverdue(error)) {
-    return new StorageError("timed-out", "Cannot finish in time; nothing was changed", { cause: error });
-  }
-  return undefined;
+  const fault = findFault(error);
+  if (fault === undefined) return undefined;
+  const { code, message } = FAULTS[fault];
+  return new StorageError(code, message, { cause: error });
 }

@@ -24,7 +24,7 @@ import { StorageError } from "../errors.ts";
 import { type Actor, SYSTEM } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { appendEvent } from "./event.ts";
-import { toStorageError } from "./fault.ts";
+import { PASSING_FAULTS, toStorageError } from "./fault.ts";
 import type { HeadMove } from "./head_move.ts";
 import { findCarrying, parseLabelSelector } from "./label.ts";
 import type { StorageLimits } from "./limits.ts";
@@ -61,9 +61,6 @@ export type RunOutcome = "ran" | "skipped" | "failed" | "elsewhere";
 
 /** Why there was nothing to take. */
 export type SkipReason = "no-volume" | "unchanged";
-
-/** Faults that pass: the run stays due. */
-const PASSING = new Set(["cache-full", "database-unavailable", "outcome-unknown", "timed-out", "too-busy"]);
 
 // Statements
 
@@ -119,12 +116,17 @@ export async function runDue(database: Database, context: RunContext, key: Sched
     return (await takeDue(database, context, schedule)).outcome;
   } catch (error) {
     const known = toStorageError(error);
-    if (known !== undefined && PASSING.has(known.code)) throw error;
+    if (known !== undefined && goesBy(known)) throw error;
     const failed = known?.message ?? "The server failed at this run; its log has the details";
     const outcome = await endDue(database, context, schedule, { failed });
     if (known === undefined) throw error;
     return outcome;
   }
+}
+
+/** Tells whether the run stays due. */
+function goesBy({ code }: StorageError): boolean {
+  return code === "cache-full" || PASSING_FAULTS.has(code);
 }
 
 /**

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { closeDatabase, openDatabase, transact } from "../../src/database/client.ts";
-import { isConnectionError } from "../../src/database/connection_error.ts";
+import { isConnectionLost } from "../../src/database/connection_error.ts";
 import { createTestDatabase } from "../support/database.ts";
 
 Deno.test("transact() whose connection is lost rejects, and what its body still says runs in nobody else's transaction", async () => {
@@ -23,9 +23,9 @@ Deno.test("transact() whose connection is lost rejects, and what its body still 
     }
   });
   const error = await assertRejects(() => transaction);
-  assertEquals(isConnectionError(error), true);
+  assertEquals(isConnectionLost(error), true);
   lost.resolve();
-  assertEquals(isConnectionError(await late.promise), true);
+  assertEquals(isConnectionLost(await late.promise), true);
   await transact(database, ({ $client }) => $client`insert into t values ('next')`);
   assertEquals((await database.$client`select who from t`).map(({ who }) => who), ["next"]);
 });
@@ -44,7 +44,9 @@ Deno.test("transact() rolls back what its body did before it failed", async () =
 
 Deno.test("openDatabase() lets pass the loss of a connection that nobody awaits: the process goes on", async () => {
   await using test = await createTestDatabase("template1");
-  void Promise.reject(Object.assign(new Error("terminating connection"), { code: "57P01" }));
+  void Promise.reject(
+    Object.assign(new Error("terminating connection"), { code: "57P01", severity: "FATAL" }),
+  );
   const query = "select b.oid, b.typarray from pg_catalog.pg_type a";
   void Promise.reject(Object.assign(new Error("canceling statement"), { code: "57014", query }));
   assertEquals((await test.database.$client`select 1 as one`)[0].one, 1);
@@ -79,7 +81,7 @@ async function selectUntilConnected(select: () => Promise<Iterable<unknown>>): P
     try {
       return [...await select()];
     } catch (error) {
-      assert(isConnectionError(error), String(error));
+      assert(isConnectionLost(error), String(error));
     }
   }
   throw new Error("Cannot connect again");

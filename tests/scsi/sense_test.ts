@@ -24,6 +24,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "copy-not-found": null,
   "database-unavailable": "2/08h/00h",
   "device-not-found": null,
+  "disk-full": "7/27h/07h",
   "forbidden": "5/20h/02h",
   "held": null,
   "idempotency-key-in-progress": null,
