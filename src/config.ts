@@ -112,6 +112,9 @@ export const HTTP_LIMITS = {
   subscriberTokenMs: 250,
   // Subscribers of one process; each costs a query per event of its pool.
   subscribersMax: 256,
+  // Longer than the longest wait that is asked for (30 s, for a seal or a flush), shorter than the time-outs of common HTTP clients
+  // and proxies (60 s): who asks while the database hangs has an answer of ours.
+  answerMsMax: 40_000,
   // How long a request in flight may go on once the server is told to stop.
   drainMs: 5_000,
 } as const;

@@ -1,7 +1,7 @@
 /**
  * The HTTP door, put together: what every request passes, the resources, and what is answered to everything else.
  *
- * On the way in: an id for the request, the log's line, the token, what its client may do, the bound on the body, the idempotency key. On the way out: security
+ * On the way in: an id for the request, the log's line, the token, what its client may do, the bound on the body, the time for the answer, the idempotency key. On the way out: security
  * headers. A fault anywhere ends in a problem document.
  */
 
@@ -12,6 +12,7 @@ import { createMiddleware } from "hono/factory";
 import { matchedRoutes } from "hono/route";
 import { StorageError } from "../errors.ts";
 import { createId } from "../storage/identifier.ts";
+import { limitAnswer } from "./answer_time.ts";
 import { registerAudit } from "./audit.ts";
 import { requireClient } from "./authentication.ts";
 import { registerBlocks } from "./blocks.ts";
@@ -57,6 +58,7 @@ export function createApp(door: Door): DoorApp {
   app.use(requireScope());
   app.use(readBody(door));
   app.use(requireJson());
+  app.use(limitAnswer(door, isStreamed));
   app.use(requireOwn(door));
   app.use(repeatAnswers(door, takesJson));
   registerPools(app, door);

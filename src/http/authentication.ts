@@ -6,6 +6,7 @@
  */
 
 import { createMiddleware } from "hono/factory";
+import { answerInTime } from "./answer_time.ts";
 import type { Client, Door, DoorContext, DoorEnv } from "./door.ts";
 import { HttpError } from "./errors.ts";
 
@@ -17,7 +18,7 @@ const TOKEN_SUBPROTOCOL = "snapmark.bearer.";
 export function requireClient(door: Door) {
   return createMiddleware<DoorEnv>(async (c, next) => {
     const token = readToken(c.req.raw.headers);
-    const client = token === undefined ? undefined : await findClient(door, token);
+    const client = token === undefined ? undefined : await answerInTime(door, "GET", findClient(door, token));
     if (client === undefined) {
       throw new HttpError("unauthorized", "Cannot let this request in: expected a valid bearer token", {
         headers: { "www-authenticate": 'Bearer realm="snapmark"' },

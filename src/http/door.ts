@@ -19,6 +19,7 @@ export interface HttpLimits {
   readonly blocksBytesMax: number;
   readonly pageItemsMax: number;
   readonly pageItemsDefault: number;
+  readonly answerMsMax: number;
   readonly subscriberBacklogBytesMax: number;
   readonly subscriberStalledMs: number;
   readonly subscriberTokenMs: number;

@@ -7,6 +7,7 @@
  * answered here would be answered alike there.
  */
 
+import { answerInTime } from "./answer_time.ts";
 import { type Door, OCTETS } from "./door.ts";
 import { readToken, recallClient } from "./authentication.ts";
 import { HttpError } from "./errors.ts";
@@ -86,7 +87,7 @@ async function answer(
 }
 
 async function write(
-  { storage }: Door,
+  door: Door,
   request: Request,
   actor: Actor,
   volume: string,
@@ -99,20 +100,28 @@ async function write(
   } catch {
     throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
   }
-  const { sequence, blockCount } = await storage.append(actor, volume, undefined, [{ lba, data }]);
+  const { sequence, blockCount } = await answerInTime(
+    door,
+    "PUT",
+    door.storage.append(actor, volume, undefined, [{ lba, data }]),
+  );
   return new Response(`{"sequence":${sequence},"lba":${lba},"blockCount":${blockCount}}`, {
     headers: { ...answerHeaders(requestId), "content-type": "application/json" },
   });
 }
 
 async function read(
-  { storage }: Door,
+  door: Door,
   volume: string,
   lba: number,
   blockCount: number,
   requestId: string,
 ): Promise<Response> {
-  const bytes = await storage.readVolume(volume, undefined, { lba, blockCount });
+  const bytes = await answerInTime(
+    door,
+    "GET",
+    door.storage.readVolume(volume, undefined, { lba, blockCount }),
+  );
   return new Response(bytes, {
     headers: { ...answerHeaders(requestId), "content-type": OCTETS, vary: "accept" },
   });

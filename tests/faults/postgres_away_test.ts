@@ -13,7 +13,7 @@ import { subscribe } from "../support/websocket.ts";
 import { Load, LOAD_BLOCKS } from "./load.ts";
 
 const SEED = 501;
-const HANG_MS = 5_000;
+const HANG_MS = 30_000;
 /** Readiness answers within two seconds, whatever the database does. */
 const READY_MS_MAX = 4_000;
 const RESTARTS = 2;
