@@ -7,8 +7,7 @@
 import { type Database, transact, type Transaction } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Appender } from "./appender.ts";
-import type { BlockRange } from "./block.ts";
-import { DIGEST_PIECE_BYTES, extendChain, finishDigest } from "./contents_digest.ts";
+import { finishDigest } from "./contents_digest.ts";
 import {
   type Copy,
   type CopyMove,
@@ -23,9 +22,9 @@ import {
 import { type CoveredVolume, requireWhole } from "./covered.ts";
 import { toCopyName } from "./derived_name.ts";
 import { type Difference, openDifference } from "./difference.ts";
+import { type DigestedContents, extendDigest } from "./digested_contents.ts";
 import { finishImportWithin } from "./import.ts";
 import type { StorageLimits } from "./limits.ts";
-import type { Page } from "./page.ts";
 import { getPool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { findLineage, findPartsSince, type FoundRange, listAllocated } from "./ranges.ts";
 import { readTargets } from "./read.ts";
@@ -190,32 +189,25 @@ function* cutRanges(ranges: FoundRange[], blocksMax: number): Generator<FoundRan
 
 // Digesting and verifying
 
-/** Contents that can be listed and read. */
-interface Contents {
-  readonly pool: Pool;
-  readonly blockCount: number;
-  readonly list: (lba: number, slotsMax: number) => Promise<Page<FoundRange>>;
-  readonly read: (range: BlockRange) => Promise<Uint8Array>;
-}
-
 async function digestSource(context: CopyContext, copy: Copy): Promise<boolean> {
+  const { limits: { copyStepBytes } } = context;
   const contents = await openWholeSource(context, copy);
-  const { chain, next } = await digest(context, contents, copy.position, copy.sourceChain);
+  const { chain, next } = await extendDigest(contents, copy.position, copy.sourceChain, copyStepBytes);
   await move(context, copy, { sourceChain: chain, ...toNext(next, { phase: "verifying" }) });
   return true;
 }
 
 async function digestTarget(context: CopyContext, copy: Copy): Promise<boolean> {
-  const { database, clock, workerId } = context;
+  const { database, clock, workerId, limits: { copyStepBytes } } = context;
   const contents = await openStaged(context, copy);
-  const { chain, next } = await digest(context, contents, copy.position, copy.targetChain);
+  const { chain, next } = await extendDigest(contents, copy.position, copy.targetChain, copyStepBytes);
   if (next !== undefined) {
-    await move(context, copy, { targetChain: chain, position: Number(next) });
+    await move(context, copy, { targetChain: chain, position: next });
     return true;
   }
   const sizeBytes = contents.blockCount * contents.pool.blockSizeBytes;
-  const source = await finishDigest(copy.sourceChain, sizeBytes);
-  const target = await finishDigest(chain, sizeBytes);
+  const source = (await finishDigest(copy.sourceChain, sizeBytes)).toHex();
+  const target = (await finishDigest(chain, sizeBytes)).toHex();
   if (source === target) {
     await move(context, copy, { targetChain: chain, digest: source, phase: "switching" });
   } else {
@@ -225,13 +217,13 @@ async function digestTarget(context: CopyContext, copy: Copy): Promise<boolean> 
   return true;
 }
 
-async function openWholeSource(context: CopyContext, copy: Copy): Promise<Contents> {
+async function openWholeSource(context: CopyContext, copy: Copy): Promise<DigestedContents> {
   const { baseId: _, ...whole } = copy;
   const source = await openSource(context, whole);
   return { ...source, blockCount: source.covered.volumeBlocks };
 }
 
-async function openStaged(context: CopyContext, copy: Copy): Promise<Contents> {
+async function openStaged(context: CopyContext, copy: Copy): Promise<DigestedContents> {
   const { database } = context;
   const pool = await getPool(database, copy.targetPoolId);
   const { covered: { volumeBlocks: blockCount } } = await openSource(context, copy);
@@ -251,37 +243,6 @@ async function openStaged(context: CopyContext, copy: Copy): Promise<Contents> {
       return found.bytes;
     },
   };
-}
-
-/** Goes on with a chain from `position` on: reads whole pieces, each once, of which any block is there. */
-async function digest(
-  context: CopyContext,
-  { pool, blockCount, list, read }: Contents,
-  position: number,
-  chain: Uint8Array,
-): Promise<{ chain: Uint8Array; next?: string }> {
-  const { blockSizeBytes } = pool;
-  const pieceBlocks = DIGEST_PIECE_BYTES / blockSizeBytes;
-  const page = await list(position, countSlots(context, pool));
-  let extended = chain;
-  let end = 0;
-  for (const lba of findPieces(page.items, pieceBlocks)) {
-    end = Math.min(lba + pieceBlocks, blockCount);
-    const piece = await read({ lba, blockCount: end - lba });
-    extended = await extendChain(extended, lba * blockSizeBytes, piece);
-  }
-  const next = page.next === undefined ? blockCount : Math.max(Number(page.next), end);
-  return { chain: extended, ...(next < blockCount ? { next: String(next) } : {}) };
-}
-
-/** The first blocks of the pieces that ranges touch, each once. */
-function* findPieces(ranges: FoundRange[], pieceBlocks: number): Generator<number> {
-  let next = 0;
-  for (const { lba, blockCount } of ranges) {
-    for (next = Math.max(next, lba - lba % pieceBlocks); next < lba + blockCount; next += pieceBlocks) {
-      yield next;
-    }
-  }
 }
 
 // Switching and telling
@@ -362,7 +323,7 @@ function countSlots(
 }
 
 /** Where to go on in this phase, or the beginning of the next. */
-function toNext(next: string | undefined, { phase }: { phase: CopyPhase }): CopyMove {
+function toNext(next: string | number | undefined, { phase }: { phase: CopyPhase }): CopyMove {
   return next === undefined ? { phase, position: 0 } : { position: Number(next) };
 }
 

@@ -32,6 +32,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0018_client.sql",
         "0019_audit_chain.sql",
         "0020_signing_key.sql",
+        "0021_copy_digest.sql",
       ],
       [],
       [],
@@ -65,6 +66,42 @@ Deno.test("migrate() chains the audit that there is, and it goes on from there",
   assertEquals((await verifyChain(test.database, poolId, { rowsMax: 10 })).number, 5);
   await $client`update audit set target_name = 'other' where chain_number = 2`;
   assertEquals((await verifyChain(test.database, poolId, { rowsMax: 10 })).fault?.number, 2);
+});
+
+Deno.test("migrate() has copies that were in the middle of a digest begin it anew, and keeps what was copied", async () => {
+  await using test = await createTestDatabase("template1");
+  const { $client } = test.database;
+  await migrateTo(test.database, 20);
+  const id = (number: number) => `00000000-0000-7000-8000-00000000000${number}`;
+  const old: [status: string, phase: string][] = [
+    ["running", "copying"],
+    ["running", "digesting"],
+    ["running", "verifying"],
+    ["running", "switching"],
+    ["running", "telling"],
+    ["done", "telling"],
+  ];
+  for (const [index, [status, phase]] of old.entries()) {
+    await $client`
+      insert into copies (pool_id, copy_id, snapshot_id, volume_id, target_pool_id, target_volume_id, status, phase, position,
+        bytes_copied, source_chain, target_chain, digest, client_id, client_name, priority, origin, told_at, created_at)
+      values (${id(9)}, ${id(index)}, ${id(9)}, ${id(9)}, ${id(8)}, ${id(8)}, ${status}, ${phase}, 7, 512,
+        '\\x01', '\\x02', 'old', ${id(9)}, 'c', 0, 'o', now(), now())`;
+  }
+  await migrate(test.database);
+  const rows = await $client`
+    select phase, position, bytes_copied, get_byte(source_chain, 0) + get_byte(target_chain, 0) as chains, digest
+    from copies order by copy_id`;
+  const anew = { phase: "digesting", position: 0, bytes_copied: 512, chains: 0, digest: null };
+  const kept = { position: 7, bytes_copied: 512, chains: 3 };
+  assertEquals(rows.map((row) => ({ ...row })), [
+    { ...kept, phase: "copying", digest: "old" },
+    anew,
+    anew,
+    anew,
+    { ...kept, phase: "telling", digest: "old" },
+    { ...kept, phase: "telling", digest: null },
+  ]);
 });
 
 /** Brings an empty database to an earlier schema. */

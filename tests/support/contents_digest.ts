@@ -15,7 +15,17 @@ export function digestOf(contents: Uint8Array): string {
   for (let offset = 0; offset < contents.length; offset += 1024 * 1024) {
     const piece = contents.subarray(offset, offset + 1024 * 1024);
     if (piece.every((byte) => byte === 0)) continue;
-    chain = createHash("sha256").update(chain).update(number(offset)).update(piece).digest();
+    chain = createHash("sha256").update(chain).update(number(offset))
+      .update(createHash("sha256").update(piece).digest()).digest();
   }
   return createHash("sha256").update(chain).update(number(contents.length)).digest("hex");
+}
+
+/** The digest of a snapshot of these volumes, in hex. */
+export function snapshotDigestOf(volumes: { volumeId: string; digest: string }[]): string {
+  const hash = createHash("sha256");
+  for (const { volumeId, digest } of volumes.toSorted((a, b) => a.volumeId < b.volumeId ? -1 : 1)) {
+    hash.update(volumeId.replaceAll("-", ""), "hex").update(digest, "hex");
+  }
+  return hash.digest("hex");
 }
