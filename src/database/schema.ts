@@ -143,6 +143,7 @@ export const cache = pgTable("cache", {
   sizeBytes: integer("size_bytes").notNull(),
   appendedAt: moment("appended_at").notNull(),
   data: bytea("data"),
+  checksums: bytea("checksums"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.sequence] })]);
 
 export const blocks = pgTable("blocks", {
@@ -152,6 +153,7 @@ export const blocks = pgTable("blocks", {
   blockIndex: integer("block_index").notNull(),
   sequence: count("sequence").notNull(),
   data: bytea("data"),
+  checksum: bytea("checksum"),
 }, (table) => [
   primaryKey({ columns: [table.poolId, table.deviceId, table.segmentId, table.blockIndex] }),
 ]);

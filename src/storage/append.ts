@@ -26,6 +26,7 @@ import type { Connection, Database, Transaction } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { requireInside, toBlockCount } from "./block.ts";
 import { copyEntries, type NewEntry } from "./cache.ts";
+import { CHECKSUM_BYTES, checksumBlocks } from "./checksum.ts";
 import { findFreeSegments, formatTaking, FreeChoice, type FreeSegment } from "./free_list.ts";
 import type { Learnt, OpenMap, OpenSlot, OpenVolume } from "./open_map.ts";
 import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
@@ -39,6 +40,11 @@ export interface Write {
   readonly data: Uint8Array;
 }
 
+/** A write with the checksums of its blocks, {@linkcode checksumBlocks}: what is appended. */
+export interface CheckedWrite extends Write {
+  readonly checksums: Uint8Array;
+}
+
 /** Blocks that read as zeros from then on. */
 export interface Trim {
   readonly lba: number;
@@ -50,7 +56,7 @@ export interface AppendRequest {
   readonly volumeId: string;
   readonly clientId: string;
   readonly priority: number;
-  readonly writes: (Write | Trim)[];
+  readonly writes: (CheckedWrite | Trim)[];
   readonly sizeBytes: number;
   /** What the request costs a transaction, in bytes: its data, and each entry of a trim as much as {@linkcode ENTRY_BYTES}. */
   readonly weightBytes: number;
@@ -121,6 +127,13 @@ async function selectOpenVolumes(
 
 // Verbs
 
+/** Gives writes the checksums of their blocks. */
+export function checkWrites(writes: (Write | Trim)[], { blockSizeBytes }: Pool): (CheckedWrite | Trim)[] {
+  return writes.map((write) =>
+    "data" in write ? { ...write, checksums: checksumBlocks(write.lba, write.data, blockSizeBytes) } : write
+  );
+}
+
 /**
  * Plans to append `requests` where `head` stands. Nothing is changed.
  *
@@ -190,6 +203,7 @@ interface Planned {
 
 interface PlannedRun extends SlotRun {
   readonly data?: Uint8Array;
+  readonly checksums?: Uint8Array;
   /** Absent for a trim that finds nothing mapped. */
   readonly mapped: boolean;
 }
@@ -301,11 +315,19 @@ async function planRuns(
   return runs;
 }
 
-function cutWrite({ blockSizeBytes, segmentBlocks }: Pool, { lba, data }: Write): PlannedRun[] {
+function cutWrite(
+  { blockSizeBytes, segmentBlocks }: Pool,
+  { lba, data, checksums }: CheckedWrite,
+): PlannedRun[] {
   const range = { lba, blockCount: data.length / blockSizeBytes };
   return splitIntoSlots(range, segmentBlocks).map((run) => {
-    const start = (run.lba - lba) * blockSizeBytes;
-    return { ...run, data: data.subarray(start, start + run.blockCount * blockSizeBytes), mapped: true };
+    const [first, end] = [run.lba - lba, run.lba - lba + run.blockCount];
+    return {
+      ...run,
+      data: data.subarray(first * blockSizeBytes, end * blockSizeBytes),
+      checksums: checksums.subarray(first * CHECKSUM_BYTES, end * CHECKSUM_BYTES),
+      mapped: true,
+    };
   });
 }
 
@@ -471,7 +493,8 @@ function toEntries(
     for (const run of plan.runs) {
       sequence += 1;
       const segment = run.mapped ? segments.get(plan.volume, run.slot) : undefined;
-      entries.push({ sequence, clientId, priority, volumeId, run, segment, data: run.data });
+      const { data, checksums } = run;
+      entries.push({ sequence, clientId, priority, volumeId, run, segment, data, checksums });
     }
     plan.sequence = sequence;
   }

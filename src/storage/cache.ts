@@ -33,6 +33,8 @@ export interface NewEntry {
   readonly segment?: SegmentRef;
   /** The blocks; absent for a trim. Owned by the request until the commit. */
   readonly data?: Uint8Array;
+  /** Those of the blocks, one after the other. */
+  readonly checksums?: Uint8Array;
 }
 
 /** An entry as the queue is shown: everything but the data. */
@@ -67,6 +69,7 @@ const COPIED = {
     size_bytes: "int4",
     appended_at: "timestamptz",
     data: "bytea",
+    checksums: "bytea",
   },
 } as const satisfies CopyTarget;
 
@@ -96,7 +99,7 @@ export async function copyEntries(
   at: Date,
   onHeld?: () => void,
 ): Promise<void> {
-  const rows = entries.map(({ sequence, clientId, priority, volumeId, run, segment, data }) => [
+  const rows = entries.map(({ sequence, clientId, priority, volumeId, run, segment, data, checksums }) => [
     poolId,
     sequence,
     data === undefined ? "trim" : "write",
@@ -111,6 +114,7 @@ export async function copyEntries(
     data?.length ?? 0,
     at,
     data ?? null,
+    checksums ?? null,
   ]);
   await copyRowsAfter(connection, statements, COPIED, rows, onHeld);
 }

@@ -31,6 +31,7 @@
 import type { Transaction } from "../database/client.ts";
 import { reselectedPhases } from "../scsi/phases.ts";
 import { chainCompletion } from "./audit_chain.ts";
+import { CHECKSUM_BYTES } from "./checksum.ts";
 import { appendEvent } from "./event.ts";
 import { findSequenceFlushed, hasPriorities, selectPrioritized } from "./flush_order.ts";
 import type { StorageLimits } from "./limits.ts";
@@ -152,10 +153,12 @@ function among({ $client }: Transaction, entries: Entries) {
 async function copyToBlocks(tx: Transaction, pool: Pool, entries: Entries): Promise<void> {
   const { poolId, blockSizeBytes } = pool;
   await tx.$client`
-    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data)
+    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data, checksum)
     select c.pool_id, newest.device_id, newest.segment_id, newest.block_index, newest.sequence,
       substring(c.data from (newest.block_index - c.first_block) * ${blockSizeBytes}::integer + 1
-        for ${blockSizeBytes}::integer)
+        for ${blockSizeBytes}::integer),
+      substring(c.checksums from (newest.block_index - c.first_block) * ${CHECKSUM_BYTES}::integer + 1
+        for ${CHECKSUM_BYTES}::integer)
     from (
       select distinct on (k.device_id, k.segment_id, k.first_block + i)
         k.device_id, k.segment_id, k.first_block + i as block_index, k.sequence
@@ -166,10 +169,10 @@ async function copyToBlocks(tx: Transaction, pool: Pool, entries: Entries): Prom
       order by k.device_id, k.segment_id, k.first_block + i, k.sequence desc
     ) newest
     cross join lateral (
-      select pool_id, first_block, data from cache where pool_id = ${poolId} and sequence = newest.sequence limit 1
+      select pool_id, first_block, data, checksums from cache where pool_id = ${poolId} and sequence = newest.sequence limit 1
     ) c
     on conflict (pool_id, device_id, segment_id, block_index) do update
-      set sequence = excluded.sequence, data = excluded.data
+      set sequence = excluded.sequence, data = excluded.data, checksum = excluded.checksum
       where blocks.sequence < excluded.sequence`;
 }
 

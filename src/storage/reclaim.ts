@@ -210,14 +210,14 @@ async function moveBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise
   const moved = rows.filter((row) => row.younger_segment_id !== null);
   if (moved.length === 0) return;
   await tx.$client`
-    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data)
-    select k.pool_id, r.younger_device_id, r.younger_segment_id, k.block_index, k.sequence, k.data
+    insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data, checksum)
+    select k.pool_id, r.younger_device_id, r.younger_segment_id, k.block_index, k.sequence, k.data, k.checksum
     from unnest(${moved.map((row) => row.device_id)}::uuid[], ${moved.map((row) => row.segment_id)}::bigint[],
       ${moved.map((row) => row.younger_device_id as string)}::uuid[],
       ${moved.map((row) => row.younger_segment_id as number)}::bigint[])
       as r (device_id, segment_id, younger_device_id, younger_segment_id)
     cross join lateral (
-      select pool_id, block_index, sequence, data from blocks
+      select pool_id, block_index, sequence, data, checksum from blocks
       where pool_id = ${poolId} and device_id = r.device_id and segment_id = r.segment_id
       order by block_index
     ) k

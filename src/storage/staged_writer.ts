@@ -8,9 +8,10 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import type { Trim, Write } from "./append.ts";
+import type { CheckedWrite, Trim } from "./append.ts";
 import type { Appender } from "./appender.ts";
 import type { BlockRange } from "./block.ts";
+import { CHECKSUM_BYTES, checksumBlocks } from "./checksum.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
 import { findLineage, listAllocated } from "./ranges.ts";
@@ -55,16 +56,24 @@ export class StagedWriter {
   }
 
   /**
-   * Writes blocks. `data` must not change until it answers.
+   * Writes blocks. `data` must not change until it answers; `checksums` are those that the blocks come with.
    *
    * @throws {StorageError} `timed-out` when the contents were given up; what an append is refused for.
    */
-  async write(lba: number, data: Uint8Array): Promise<void> {
+  async write(
+    lba: number,
+    data: Uint8Array,
+    checksums: Uint8Array = checksumBlocks(lba, data, this.pool.blockSizeBytes),
+  ): Promise<void> {
     const { blockSizeBytes } = this.pool;
-    const pieceBytes = this.pieceBlocks * blockSizeBytes;
-    for (let start = 0; start < data.length; start += pieceBytes) {
-      const piece = data.subarray(start, start + pieceBytes);
-      await this.#append([{ lba: lba + start / blockSizeBytes, data: piece }]);
+    const blockCount = data.length / blockSizeBytes;
+    for (let start = 0; start < blockCount; start += this.pieceBlocks) {
+      const end = Math.min(start + this.pieceBlocks, blockCount);
+      await this.#append([{
+        lba: lba + start,
+        data: data.subarray(start * blockSizeBytes, end * blockSizeBytes),
+        checksums: checksums.subarray(start * CHECKSUM_BYTES, end * CHECKSUM_BYTES),
+      }]);
     }
   }
 
@@ -111,7 +120,7 @@ export class StagedWriter {
     if (trims.length > 0) yield trims;
   }
 
-  async #append(writes: (Write | Trim)[]): Promise<void> {
+  async #append(writes: (CheckedWrite | Trim)[]): Promise<void> {
     const { appender, limits: { flushWaitPollMs }, actor, waitMsMax } = this.options;
     await this.#keep();
     const sizeBytes = writes.reduce((sum, write) => sum + ("data" in write ? write.data.length : 0), 0);

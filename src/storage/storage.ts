@@ -9,7 +9,7 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import type { Trim, Write } from "./append.ts";
+import { checkWrites, type Trim, type Write } from "./append.ts";
 import { type AuditRecord, getAuditRecord, listAudit, NO_POOL } from "./audit.ts";
 import { type VerifiedChain, verifyChain } from "./audit_chain.ts";
 import type { BlockRange } from "./block.ts";
@@ -375,8 +375,10 @@ export class Storage implements AsyncDisposable {
     const { dataBytes: sizeBytes, trimBlocks } = requireSmallWrites(this.#limits, writes);
     const { clientId, priority } = actor;
     return await this.#memory.withVolume(reference, pool, async ({ volumeId, pool }) => {
+      // Before it waits for anything: from here on the data are watched over.
+      const checked = checkWrites(writes, pool);
       const weightBytes = weighWrites(writes, sizeBytes, pool);
-      const request = { volumeId, clientId, priority, writes, sizeBytes, weightBytes };
+      const request = { volumeId, clientId, priority, writes: checked, sizeBytes, weightBytes };
       await this.#memory.pressureOf(pool).slow(sizeBytes);
       const { sequence } = await this.#memory.appenderOf(pool).append(request);
       return { sequence, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };

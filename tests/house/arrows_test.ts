@@ -19,6 +19,7 @@ const ARROWS: Record<string, { rooms: string[]; packages: RegExp }> = {
   "scsi": { rooms: [], packages: /^$/ },
   "storage": { rooms: ["database", "scsi"], packages: /^(croner|drizzle-orm|@std)/ },
   "storage/block": { rooms: [], packages: /^$/ },
+  "storage/checksum": { rooms: [], packages: /^crc-32\// },
   "storage/client_token": { rooms: [], packages: /^node:crypto$/ },
   "storage/segment": { rooms: [], packages: /^$/ },
   "token": { rooms: ["config", "storage/client"], packages: /^(@std|node:)/ },
@@ -68,7 +69,7 @@ Deno.test("every import follows the arrows", async () => {
   const wrong = imports.filter((one) =>
     !isAllowed(
       one,
-      !/^(@|node:|[a-z-]+$)|^(hono|drizzle-orm|swagger-ui-dist)\//.test(one.to) ||
+      !/^(@|node:|[a-z-]+$)|^(crc-32|hono|drizzle-orm|swagger-ui-dist)\//.test(one.to) ||
         ["errors", "config", "log", "token"].includes(one.to),
     )
   );

@@ -14,6 +14,7 @@ import { SpaceCounter } from "../../src/storage/space_counter.ts";
 import type { SnapshotInput } from "../../src/storage/snapshot_input.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { assertSpaceIsSound } from "./audit_space.ts";
+import { assertChecked } from "./checksum.ts";
 import { fill, readStamps } from "./history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "./storage.ts";
 
@@ -470,6 +471,7 @@ async function runHistory(steps: Step[]): Promise<void> {
   await history.settle();
   await history.check();
   await assertSpaceIsSound(test.test.database);
+  await assertChecked(test.test.database);
   await history.deleteAll();
   await history.settle();
   await assertSpaceIsSound(test.test.database);
