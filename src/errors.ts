@@ -16,6 +16,7 @@ export const ERROR_CODES = [
   "cdb-opcode-unknown",
   "client-not-found",
   "copy-not-found",
+  "data-corrupt",
   "database-unavailable",
   "device-not-found",
   "disk-full",

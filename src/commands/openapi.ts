@@ -30,6 +30,7 @@ function describe(): string {
     onBackground: () => {},
     onRequest: () => {},
     onFault: () => {},
+    onCorrupt: () => {},
     stopping: AbortSignal.abort(),
   });
   return toYaml(describeDoor(app));

@@ -48,7 +48,7 @@ export async function startServer(
     flusher: options.flusher,
     observer: metrics,
     onFault: (error) => {
-      metrics.countFault();
+      metrics.countFault(error);
       logger.error("background fault", describeFault(error));
     },
   });
@@ -67,6 +67,7 @@ export async function startServer(
       authenticate: authenticateAdmin(token.token),
       onRequest: (record) => logger.info("request", { ...record }),
       onFault: (error, requestId) => logger.error("request fault", { requestId, ...describeFault(error) }),
+      onCorrupt: ({ message: error }, requestId) => logger.error("data corrupt", { requestId, error }),
     },
     config,
     config.tls === undefined

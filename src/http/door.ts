@@ -4,6 +4,7 @@
 
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import type { StorageError } from "../errors.ts";
 import type { Actor } from "../storage/actor.ts";
 import type { KnownClient } from "../storage/client.ts";
 import type { KeyClaim } from "../storage/idempotency.ts";
@@ -47,6 +48,8 @@ export interface Door {
   readonly onRequest: (record: RequestRecord) => void;
   /** Told of faults of the program itself. */
   readonly onFault: (error: unknown, requestId: string) => void;
+  /** Told of blocks that are not as they were written, once for each request that met some. */
+  readonly onCorrupt: (error: StorageError, requestId: string) => void;
   /** Told of work that outlives its request: the server waits for it when it stops. */
   readonly onBackground: (work: Promise<void>) => void;
   /** Aborted when the server stops: whoever waits or follows gives up. */

@@ -36,6 +36,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "cdb-opcode-unknown": { status: 422, title: "Unknown operation code in CDB" },
   "client-not-found": { status: 404, title: "No such client" },
   "copy-not-found": { status: 404, title: "No such copy" },
+  "data-corrupt": { status: 500, title: "The data are not as they were written" },
   "database-unavailable": { status: 503, title: "The database cannot be reached", retryAfterSeconds: 1 },
   "device-not-found": { status: 404, title: "No such device" },
   "digest-mismatch": { status: 400, title: "The body is not what its digest tells" },

@@ -9,6 +9,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Difference } from "../storage/difference.ts";
 import type { Snapshot } from "../storage/snapshot.ts";
+import { tellingOfCorrupt } from "./corrupt.ts";
 import { type Door, type DoorApp, OCTETS } from "./door.ts";
 import { type DiffRecord, encodeDiff } from "./rbd_diff.ts";
 import { PoolQuery, PROBLEM_RESPONSE, Reference } from "./schema.ts";
@@ -37,11 +38,12 @@ const exportRoute = createRoute({
   },
 });
 
-export function registerExport(app: DoorApp, { storage }: Door): void {
+export function registerExport(app: DoorApp, door: Door): void {
+  const { storage } = door;
   app.openapi(exportRoute, async (c) => {
     const { pool, volume, base } = c.req.valid("query");
     const difference = await storage.openDifference(c.req.valid("param").snapshot, pool, volume, base);
-    return c.body(ReadableStream.from(encode(difference)), 200, {
+    return c.body(ReadableStream.from(tellingOfCorrupt(encode(difference), c.get("requestId"), door)), 200, {
       "content-type": OCTETS,
       "content-disposition": `attachment; filename="${toFileName(difference)}"`,
     });

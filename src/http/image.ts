@@ -7,7 +7,9 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { SnapshotImage } from "../storage/snapshot_image.ts";
+import type { BlockRange } from "../storage/block.ts";
 import { type ByteRange, chooseBytes } from "./byte_range.ts";
+import { tellCorrupt } from "./corrupt.ts";
 import { type Door, type DoorApp, OCTETS } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { PoolQuery, PROBLEM_RESPONSE, Reference } from "./schema.ts";
@@ -37,7 +39,8 @@ const imageRoute = createRoute({
   },
 });
 
-export function registerImage(app: DoorApp, { storage }: Door): void {
+export function registerImage(app: DoorApp, door: Door): void {
+  const { storage } = door;
   app.openapi(imageRoute, async (c) => {
     const { pool, volume } = c.req.valid("query");
     const image = await storage.openImage(c.req.valid("param").snapshot, pool, volume);
@@ -60,7 +63,11 @@ export function registerImage(app: DoorApp, { storage }: Door): void {
       "content-length": String(end - start),
       ...(partial ? { "content-range": `bytes ${start}-${end - 1}/${image.sizeBytes}` } : {}),
     };
-    return c.body(streamImage(image, chosen), partial ? 206 : 200, described);
+    return c.body(
+      streamImage(image, chosen, (error) => tellCorrupt(error, c.get("requestId"), door)),
+      partial ? 206 : 200,
+      described,
+    );
   });
 }
 
@@ -68,8 +75,17 @@ export function registerImage(app: DoorApp, { storage }: Door): void {
 function streamImage(
   image: SnapshotImage,
   { start, end }: ByteRange,
+  onFault: (error: unknown) => void,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const { blockSizeBytes } = image;
+  const readPiece = async (range: BlockRange) => {
+    try {
+      return await image.read(range);
+    } catch (error) {
+      onFault(error);
+      throw error;
+    }
+  };
   let position = start;
   return new ReadableStream({
     async pull(controller) {
@@ -77,7 +93,7 @@ function streamImage(
       const lba = Math.floor(position / blockSizeBytes);
       const stop = Math.min(end, (lba * blockSizeBytes) + PIECE_BYTES);
       const blockCount = Math.ceil(stop / blockSizeBytes) - lba;
-      const bytes = await image.read({ lba, blockCount });
+      const bytes = await readPiece({ lba, blockCount });
       const offset = lba * blockSizeBytes;
       controller.enqueue(bytes.subarray(position - offset, stop - offset));
       position = stop;

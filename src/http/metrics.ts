@@ -9,6 +9,7 @@
  */
 
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { StorageError } from "../errors.ts";
 import type { Flushed } from "../storage/flush.ts";
 import type { AppendedBatch, Observer } from "../storage/observer.ts";
 import type { PoolFigures } from "../storage/pool_figures.ts";
@@ -82,6 +83,10 @@ export class Metrics implements Observer {
   readonly #flush = this.#histogram("flush_step_seconds", "Transaction of a step of flushing", SECONDS);
   readonly #reclaimed = this.#counter("reclaimed_segments_total", "Segments given back by this process");
   readonly #faults = this.#counter("background_faults_total", "Faults of workers, which went on");
+  readonly #corrupt = this.#counter(
+    "corrupt_reads_total",
+    "Requests and background work that met a block which is not as it was written",
+  );
   readonly #webSockets = this.#gauge("websockets_open", "Subscribers that are served");
   readonly #requests = new Counter({
     name: "snapmark_http_requests_total",
@@ -119,8 +124,14 @@ export class Metrics implements Observer {
   }
 
   /** Counts a fault of a worker. */
-  countFault(): void {
+  countFault(error: unknown): void {
     this.#faults.inc();
+    if (error instanceof StorageError && error.code === "data-corrupt") this.countCorrupt();
+  }
+
+  /** Counts a read that was refused because a block is not as it was written. */
+  countCorrupt(): void {
+    this.#corrupt.inc();
   }
 
   /** Counts a request; `route` is a pattern, or `none`. */

@@ -6,8 +6,11 @@ import type { z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import { formatScsiAnswer, SCSI_ANSWERS } from "../scsi/sense.ts";
 import { toStorageError } from "../storage/fault.ts";
+import { tellCorrupt } from "./corrupt.ts";
 import type { Door } from "./door.ts";
 import { type FieldProblem, HTTP_ANSWERS, HttpError } from "./errors.ts";
+
+type Faults = Pick<Door, "metrics" | "onCorrupt" | "onFault">;
 
 /** What every answer carries. */
 export function answerHeaders(requestId: string): Record<string, string> {
@@ -21,9 +24,10 @@ export function answerHeaders(requestId: string): Record<string, string> {
 }
 
 /** Answers `error` with its problem document; a fault of the program itself is told to the log and not to the client. */
-export function answerProblem(error: unknown, requestId: string, door: Pick<Door, "onFault">): Response {
+export function answerProblem(error: unknown, requestId: string, door: Faults): Response {
   const storageError = toStorageError(error);
   if (storageError !== undefined) {
+    tellCorrupt(error, requestId, door);
     const scsi = SCSI_ANSWERS[storageError.code];
     return problem(
       requestId,

@@ -36,6 +36,7 @@ export interface ScsiAnswer {
 
 // Sense keys (SPC-4 4.5.6).
 const NOT_READY = 0x2;
+const MEDIUM_ERROR = 0x3;
 const HARDWARE_ERROR = 0x4;
 const ILLEGAL_REQUEST = 0x5;
 const DATA_PROTECT = 0x7;
@@ -56,6 +57,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   // Clients are the front doors' own, as initiators are the transport's.
   "client-not-found": null,
   "copy-not-found": null,
+  // UNRECOVERED READ ERROR: an initiator goes to another copy of the data, if it has one, and not on with these.
+  "data-corrupt": checkCondition(MEDIUM_ERROR, 0x11, 0x00),
   // LOGICAL UNIT COMMUNICATION FAILURE. Nothing was done. Not BUSY: someone may have to go and look, and NOT READY
   // says so.
   "database-unavailable": checkCondition(NOT_READY, 0x08, 0x00),

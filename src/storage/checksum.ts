@@ -49,13 +49,16 @@ export function findFault(
 ): string | undefined {
   if (data.length !== blockSizeBytes) return `it has ${data.length} bytes, expected ${blockSizeBytes}`;
   if (checksum === null) return undefined;
-  const found = checksumBlocks(lba, data, blockSizeBytes);
-  if (checksum.length === CHECKSUM_BYTES && checksum.every((byte, index) => byte === found[index])) {
-    return undefined;
-  }
-  return `its checksum is ${found.toHex()}, expected ${checksum.toHex()}`;
+  const found = checksumBlock(lba, data);
+  if (checksum.length === CHECKSUM_BYTES && found === readChecksum(checksum)) return undefined;
+  return `its checksum is ${checksumBlocks(lba, data, blockSizeBytes).toHex()}, expected ${checksum.toHex()}`;
 }
 
+function readChecksum(checksum: Uint8Array): number {
+  return (checksum[0] << 24) | (checksum[1] << 16) | (checksum[2] << 8) | checksum[3];
+}
+
+/** As a signed number. */
 function checksumBlock(lba: number, block: Uint8Array): number {
   LBA_VIEW.setUint32(0, Math.floor(lba / 2 ** 32));
   LBA_VIEW.setUint32(4, lba % 2 ** 32);

@@ -80,7 +80,7 @@ export class Copier {
       if (error instanceof CopyLostError || isPassing(error)) return false;
       const known = toStorageError(error);
       const goesBy = known !== undefined && PASSING_FAULTS.has(known.code);
-      if (known === undefined || goesBy) onFault(error);
+      if (known === undefined || goesBy || known.code === "data-corrupt") onFault(error);
       if (goesBy) return false;
       return await this.#fail(
         copy,

@@ -27,7 +27,7 @@ import { finishImportWithin } from "./import.ts";
 import type { StorageLimits } from "./limits.ts";
 import { getPool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { findLineage, findPartsSince, type FoundRange, listAllocated } from "./ranges.ts";
-import { readTargets } from "./read.ts";
+import { readTargets, requireIntact } from "./read.ts";
 import { getCovered, getSnapshot, type Snapshot } from "./snapshot.ts";
 import { chooseSnapshotName } from "./snapshot_name.ts";
 import { isPassing, StagedWriter } from "./staged_writer.ts";
@@ -168,7 +168,7 @@ async function writeRanges(
   try {
     for (const range of cutRanges(ranges, writer.pieceBlocks)) {
       if (range.cleared) await writer.clear(range);
-      else await writer.write(range.lba, await read(range));
+      else await copyRange(read, writer, range);
       bytes += range.cleared ? 0 : range.blockCount * blockSizeBytes;
       end = range.lba + range.blockCount;
     }
@@ -177,6 +177,12 @@ async function writeRanges(
     return { bytes, isFull: true, ...(end === undefined ? {} : { end }) };
   }
   return { bytes, isFull: false };
+}
+
+/** The blocks go on with the checksums that they were read by. */
+async function copyRange(read: Difference["read"], writer: StagedWriter, range: FoundRange): Promise<void> {
+  const { bytes, checksums } = await read(range);
+  await writer.write(range.lba, bytes, checksums);
 }
 
 function* cutRanges(ranges: FoundRange[], blocksMax: number): Generator<FoundRange> {
@@ -220,7 +226,11 @@ async function digestTarget(context: CopyContext, copy: Copy): Promise<boolean> 
 async function openWholeSource(context: CopyContext, copy: Copy): Promise<DigestedContents> {
   const { baseId: _, ...whole } = copy;
   const source = await openSource(context, whole);
-  return { ...source, blockCount: source.covered.volumeBlocks };
+  return {
+    ...source,
+    blockCount: source.covered.volumeBlocks,
+    read: async (range) => (await source.read(range)).bytes,
+  };
 }
 
 async function openStaged(context: CopyContext, copy: Copy): Promise<DigestedContents> {
@@ -240,7 +250,7 @@ async function openStaged(context: CopyContext, copy: Copy): Promise<DigestedCon
     read: async (range) => {
       const [found] = await readTargets(database, pool, [{ ...range, ...point }]);
       if (found === undefined) throw new Error("The staged contents cannot be read");
-      return found.bytes;
+      return requireIntact(found).bytes;
     },
   };
 }

@@ -19,7 +19,7 @@ import {
   listAllocated,
   listChanged,
 } from "./ranges.ts";
-import { readSnapshot } from "./read.ts";
+import { type CheckedBlocks, readSnapshot } from "./read.ts";
 import { requireReadable, type Snapshot } from "./snapshot.ts";
 
 /** Data of one piece. */
@@ -41,7 +41,7 @@ export interface Difference {
   /** A page of it from `lba` on, of so many slots at most, without data; its key is where to go on. */
   readonly list: (lba: number, slotsMax: number) => Promise<Page<FoundRange>>;
   /** The snapshot's blocks. */
-  readonly read: (range: BlockRange) => Promise<Uint8Array<ArrayBuffer>>;
+  readonly read: (range: BlockRange) => Promise<CheckedBlocks>;
 }
 
 /**
@@ -101,7 +101,7 @@ async function* readPieces(source: Source): AsyncGenerator<DifferencePiece> {
   const { database, pool, snapshotId, covered } = source;
   for await (const range of cutRanges(findRanges(source), PIECE_BYTES / pool.blockSizeBytes)) {
     if (range.cleared) yield range;
-    else yield { ...range, data: await readSnapshot(database, pool, snapshotId, covered, range) };
+    else yield { ...range, data: (await readSnapshot(database, pool, snapshotId, covered, range)).bytes };
   }
   await requireAll(source);
 }

@@ -69,6 +69,7 @@ async function readCovered(
     if (found === undefined) {
       throw new StorageError("snapshot-not-found", `Cannot read snapshot ${snapshotId}: it is deleted`);
     }
+    if ("fault" in found) throw found.fault;
     bytes.set(found.bytes, (parts[index].lba - range.lba) * pool.blockSizeBytes);
   }
   return bytes;

@@ -12,12 +12,17 @@
  * One statement serves many reads: what a statement costs by itself is several times what a block costs.
  *
  * A snapshot needs no marker to be read: it is (timeline, epoch), and no write can land in that epoch any more.
+ *
+ * *Checked*: every block that leaves the database is compared with its checksum here, in {@linkcode readTargets}, and nowhere
+ * else, for all reads come by here. One that is not as it was written is told by its place, and none of what it was asked for with.
  */
 
 import type { Connection } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { type BlockRange, requireInside } from "./block.ts";
 import { newestVersion } from "./block_version.ts";
+import { CHECKSUM_BYTES, checksumBlocks, findFault } from "./checksum.ts";
+import { type CorruptBlock, describeCorrupt } from "./corrupt_block.ts";
 import { type CoveredVolume, requireCovered } from "./covered.ts";
 import type { Pool } from "./pool.ts";
 import { EPOCH_LIVE, lineageOf } from "./timeline.ts";
@@ -31,11 +36,16 @@ export interface ReadTarget extends BlockRange {
   readonly epoch?: number;
 }
 
-/** What was found: of a live volume how many blocks it has, and none when there is no such volume. */
-export interface FoundBlocks {
-  readonly volumeBlocks?: number;
+/** Blocks as they were written, with their checksums one after the other; those of blocks that are not there are zeros. */
+export interface CheckedBlocks {
   readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly checksums: Uint8Array<ArrayBuffer>;
 }
+
+/** What was found: of a live volume how many blocks it has; and the blocks, or that some are not as they were written. */
+export type FoundBlocks =
+  & { readonly volumeBlocks?: number }
+  & (CheckedBlocks | { readonly fault: StorageError });
 
 // Statements
 
@@ -45,6 +55,10 @@ interface BlockRow {
   lba: number;
   volume_blocks: number | null;
   data: Uint8Array;
+  checksum: Uint8Array | null;
+  segment_id: number;
+  sequence: number;
+  queued: boolean;
 }
 
 async function selectBlocks(
@@ -74,16 +88,18 @@ async function selectBlocks(
         where s.pool_id = ${poolId} and s.snapshot_id = r.snapshot_id and s.status in ('pending', 'sealed')
       ))
     ), ${lineageOf(client, poolId)}
-    select ordinal, -1::bigint as lba, volume_blocks, null as data from target
+    select ordinal, -1::bigint as lba, volume_blocks, null as data, null as checksum, null as segment_id,
+      null as sequence, null as queued
+    from target
     union all
-    select target.ordinal, b.lba, null, found.data
+    select target.ordinal, b.lba, null, found.data, found.checksum, found.segment_id, found.sequence, found.queued
     from target join line on line.ordinal = target.ordinal
     cross join generate_series(target.lba, target.lba + target.block_count - 1) as b (lba)
     cross join lateral (
-      select newest.data
+      select newest.*
       from unnest(line.timeline_ids, line.epochs) with ordinality as l (timeline_id, epoch, depth)
       cross join lateral (
-        select version.data
+        select m.segment_id, version.data, version.checksum, version.sequence, version.queued
         from segment_map m cross join lateral ${newestVersion(client, pool, "data")} version
         where m.pool_id = ${poolId} and m.timeline_id = l.timeline_id and m.epoch <= l.epoch
           and m.slot = b.lba / ${segmentBlocks}::bigint
@@ -102,23 +118,72 @@ export async function readTargets(
   pool: Pool,
   targets: readonly ReadTarget[],
 ): Promise<(FoundBlocks | undefined)[]> {
-  const found: (FoundBlocks | undefined)[] = targets.map(() => undefined);
-  for (const { ordinal, lba, volume_blocks, data } of await selectBlocks(connection, pool, targets)) {
-    const target = targets[ordinal - 1];
-    if (lba < 0) {
-      const bytes = new Uint8Array(target.blockCount * pool.blockSizeBytes);
-      found[ordinal - 1] = { bytes, ...(volume_blocks === null ? {} : { volumeBlocks: volume_blocks }) };
-    } else {
-      found[ordinal - 1]?.bytes.set(data, (lba - target.lba) * pool.blockSizeBytes);
+  const found: (FoundBlocks & CheckedBlocks | undefined)[] = targets.map(() => undefined);
+  const corrupt: (CorruptBlock & { ordinal: number })[] = [];
+  for (const row of await selectBlocks(connection, pool, targets)) {
+    const index = row.ordinal - 1;
+    const blocks = found[index];
+    if (row.lba < 0) found[index] = toFound(pool, targets[index], row);
+    else if (blocks !== undefined) {
+      const fault = putBlock(pool, blocks, targets[index], row);
+      if (fault !== undefined) corrupt.push({ ...toPlace(pool, row, fault), ordinal: row.ordinal });
     }
   }
-  return found;
+  return corrupt.length === 0 ? found : await withFaults(connection, pool, found, corrupt);
+}
+
+function toFound(
+  { blockSizeBytes }: Pool,
+  { blockCount }: ReadTarget,
+  { volume_blocks: volumeBlocks }: BlockRow,
+): FoundBlocks & CheckedBlocks {
+  return {
+    bytes: new Uint8Array(blockCount * blockSizeBytes),
+    checksums: new Uint8Array(blockCount * CHECKSUM_BYTES),
+    ...(volumeBlocks === null ? {} : { volumeBlocks }),
+  };
+}
+
+/** Puts a block among those of its target if it is as it was written, or else answers what is wrong with it. */
+function putBlock(
+  { blockSizeBytes }: Pool,
+  { bytes, checksums }: CheckedBlocks,
+  target: ReadTarget,
+  { lba, data, checksum }: BlockRow,
+): string | undefined {
+  const fault = findFault(lba, data, checksum, blockSizeBytes);
+  if (fault !== undefined) return fault;
+  const index = lba - target.lba;
+  bytes.set(data, index * blockSizeBytes);
+  checksums.set(checksum ?? checksumBlocks(lba, data, blockSizeBytes), index * CHECKSUM_BYTES);
+}
+
+function toPlace({ segmentBlocks }: Pool, row: BlockRow, fault: string): CorruptBlock {
+  const { lba, segment_id: segmentId, sequence, queued } = row;
+  return { lba, segmentId, blockIndex: lba % segmentBlocks, sequence, queued, fault };
+}
+
+/** Has the targets of corrupt blocks tell of the first of them. */
+async function withFaults(
+  connection: Connection,
+  pool: Pool,
+  found: readonly (FoundBlocks | undefined)[],
+  corrupt: readonly (CorruptBlock & { ordinal: number })[],
+): Promise<(FoundBlocks | undefined)[]> {
+  const byTarget = Map.groupBy(corrupt, ({ ordinal }) => ordinal - 1);
+  const answers = [...found];
+  for (const [index, blocks] of byTarget) {
+    const { volumeBlocks } = found[index] as FoundBlocks;
+    const fault = await describeCorrupt(connection, pool, blocks);
+    answers[index] = { fault, ...(volumeBlocks === undefined ? {} : { volumeBlocks }) };
+  }
+  return answers;
 }
 
 /**
  * What a read of a live volume found, judged.
  *
- * @throws {StorageError} `lba-out-of-range`; `volume-not-found` when it was deleted.
+ * @throws {StorageError} `lba-out-of-range`; `volume-not-found` when it was deleted; `data-corrupt`.
  */
 export function requireFound(
   volume: Volume,
@@ -129,14 +194,20 @@ export function requireFound(
     throw new StorageError("volume-not-found", `Cannot find volume ${volume.name}`);
   }
   requireInside(range, found.volumeBlocks, "read");
-  return found.bytes;
+  return requireIntact(found).bytes;
+}
+
+/** @throws {StorageError} `data-corrupt` when a block is not as it was written. */
+export function requireIntact(found: FoundBlocks): CheckedBlocks {
+  if ("fault" in found) throw found.fault;
+  return found;
 }
 
 /**
  * The blocks of `range` of a volume as a snapshot has it.
  *
  * @throws {StorageError} `lba-out-of-range` for no range at all, `outside-snapshot` for blocks it does not cover,
- *   `snapshot-not-found` when it was deleted or cancelled.
+ *   `snapshot-not-found` when it was deleted or cancelled, `data-corrupt` when a block is not as it was written.
  */
 export async function readSnapshot(
   connection: Connection,
@@ -144,12 +215,12 @@ export async function readSnapshot(
   snapshotId: string,
   covered: CoveredVolume,
   range: BlockRange,
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<CheckedBlocks> {
   requireInside(range, Number.MAX_SAFE_INTEGER, "read");
   requireCovered(covered, range);
   const { timelineId, epoch } = covered;
   const [found] = await readTargets(connection, pool, [{ ...range, snapshotId, timelineId, epoch }]);
-  if (found !== undefined) return found.bytes;
+  if (found !== undefined) return requireIntact(found);
   throw new StorageError(
     "snapshot-not-found",
     `Cannot read snapshot ${snapshotId}: it is deleted or cancelled`,

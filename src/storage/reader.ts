@@ -38,7 +38,8 @@ export class Reader {
   /**
    * The blocks of `range` of a volume as it is now: `blockCount × blockSizeBytes` bytes of the caller's own.
    *
-   * @throws {StorageError} `lba-out-of-range`; `volume-not-found` when it was deleted; `too-busy` when too many wait.
+   * @throws {StorageError} `lba-out-of-range`; `volume-not-found` when it was deleted; `data-corrupt` when a block is not as it was
+   *   written; `too-busy` when too many wait.
    */
   read(volume: Volume, range: BlockRange): Promise<Uint8Array<ArrayBuffer>> {
     requireInside(range, Number.MAX_SAFE_INTEGER, "read");

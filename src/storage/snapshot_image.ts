@@ -57,6 +57,6 @@ export function openImage(
     createdAt,
     blockSizeBytes: pool.blockSizeBytes,
     sizeBytes: covered.volumeBlocks * pool.blockSizeBytes,
-    read: (range) => readSnapshot(database, pool, snapshotId, covered, range),
+    read: async (range) => (await readSnapshot(database, pool, snapshotId, covered, range)).bytes,
   };
 }

@@ -406,7 +406,7 @@ export class Storage implements AsyncDisposable {
   ): Promise<Uint8Array<ArrayBuffer>> {
     const place = await findCoveredPlace(this.database, reference, pool, volume);
     requireSmallRead(this.#limits, range, place.pool);
-    return await readSnapshot(this.database, place.pool, place.snapshotId, place.covered, range);
+    return (await readSnapshot(this.database, place.pool, place.snapshotId, place.covered, range)).bytes;
   }
 
   /**

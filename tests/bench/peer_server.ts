@@ -75,6 +75,7 @@ async function main(order: PeerOrder): Promise<void> {
     authenticate: authenticateAdmin(order.token),
     onRequest: () => {},
     onFault: (error) => console.error(error),
+    onCorrupt: (error) => console.error(error),
   }, { host: "127.0.0.1", port: 0 });
   console.log(`The peer serves at ${url}`);
 }

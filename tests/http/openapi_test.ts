@@ -87,6 +87,7 @@ Deno.test("openapi.yaml has every route of the app and no other", async () => {
     onBackground: () => {},
     onRequest: () => {},
     onFault: () => {},
+    onCorrupt: () => {},
     stopping: AbortSignal.abort(),
   });
   const served = app.routes.filter(({ method }) => method !== "ALL")

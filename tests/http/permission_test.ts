@@ -81,6 +81,7 @@ function listRoutes(): string[] {
     onBackground: () => {},
     onRequest: () => {},
     onFault: () => {},
+    onCorrupt: () => {},
     stopping: AbortSignal.abort(),
   });
   const routes = app.routes.filter(({ method }) => method !== "ALL").map(({ method, path }) =>

@@ -41,6 +41,7 @@ Deno.test("a server with a certificate answers by TLS, and takes a new one while
       authenticate: () => undefined,
       onRequest: () => {},
       onFault: (error) => faults.push(error),
+      onCorrupt: (error) => faults.push(error),
     },
     { host: "127.0.0.1", port: 0 },
     { files, certificate: await readCertificate(files) },

@@ -22,6 +22,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "cdb-opcode-unknown": "5/20h/00h",
   "client-not-found": null,
   "copy-not-found": null,
+  "data-corrupt": "3/11h/00h",
   "database-unavailable": "2/08h/00h",
   "device-not-found": null,
   "disk-full": "7/27h/07h",

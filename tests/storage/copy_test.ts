@@ -488,7 +488,8 @@ Deno.test("a copy whose contents are not its source's fails, and is never to be 
   await vault.drain();
   const { poolId } = await storage.getPool("vault");
   await vault.test.database.$client`
-    update blocks set data = ${fill(4, 1, BLOCK_BYTES)} where pool_id = ${poolId} and block_index = 3`;
+    update blocks set data = ${fill(4, 1, BLOCK_BYTES)}, checksum = null
+    where pool_id = ${poolId} and block_index = 3`;
   const failed = await run(vault, copy, copier);
   assertEquals([failed.status, failed.failure?.code], ["failed", "contents-differ"]);
   assertEquals((await storage.listSnapshots({ pool: "vault" }, { itemsMax: 9 })).items, []);

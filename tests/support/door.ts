@@ -7,6 +7,7 @@
 
 import { assertEquals } from "@std/assert";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
+import type { StorageError } from "../../src/errors.ts";
 import type { Client, HttpLimits, RequestRecord } from "../../src/http/door.ts";
 import { Metrics } from "../../src/http/metrics.ts";
 import { type HttpServer, serveHttp } from "../../src/http/server.ts";
@@ -48,6 +49,8 @@ export interface TestDoor extends AsyncDisposable {
   readonly system: TestStorage;
   /** One record for each request that was answered. */
   readonly requests: RequestRecord[];
+  /** What the door was told of corrupt data; a test that has some takes it out. */
+  readonly corrupt: StorageError[];
   call(method: string, path: string, options?: CallOptions): Promise<Answer>;
   /** Stops the server, and leaves the storage alone. */
   stop(): Promise<void>;
@@ -130,6 +133,7 @@ export function openTestDoor(
 ): Omit<TestDoor, "system"> {
   const requests: RequestRecord[] = [];
   const faults: unknown[] = [];
+  const corrupt: StorageError[] = [];
   const server = serveHttp({
     storage,
     metrics,
@@ -138,17 +142,20 @@ export function openTestDoor(
     authenticate: authenticateAdmin(DOOR_TOKEN) as (token: string) => Client | undefined,
     onRequest: (record) => requests.push(record),
     onFault: (error) => faults.push(error),
+    onCorrupt: (error) => corrupt.push(error),
   }, { host: "127.0.0.1", port: 0 });
   const stop = once(() => server.stop(DRAIN_MS));
   return {
     url: server.url,
     port: Number(new URL(server.url).port),
     requests,
+    corrupt,
     call: (method, path, callOptions = {}) => call(server, method, path, callOptions),
     stop,
     [Symbol.asyncDispose]: async () => {
       await stop();
       assertEquals(faults, [], "the door was told of a fault of the program");
+      assertEquals(corrupt, [], "the door was told of corrupt data");
     },
   };
 }
