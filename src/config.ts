@@ -50,6 +50,12 @@ export const STORAGE_LIMITS: StorageLimits = {
   copyLeaseMs: 60_000,
   // What another process was asked to copy is noticed so late.
   copyPollMs: 1_000,
+  // A few milliseconds of this process's time, which its requests wait for.
+  scrubStepBytes: 1 * MIB,
+  // A pass takes hours, and each is a row.
+  scrubProgressMs: 10_000,
+  // A pass that another process was asked for is noticed so late.
+  scrubPollMs: 1_000,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

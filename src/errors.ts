@@ -37,6 +37,7 @@ export const ERROR_CODES = [
   "pool-not-found",
   "request-too-large",
   "schedule-not-found",
+  "scrub-not-found",
   "snapshot-not-found",
   "stream-invalid",
   "timed-out",

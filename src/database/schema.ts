@@ -320,6 +320,22 @@ export const mirrors = pgTable("mirrors", {
   sourceVolumeId: uuid("source_volume_id").notNull(),
 }, (table) => [primaryKey({ columns: [table.poolId, table.volumeId] })]);
 
+export const scrubs = pgTable("scrubs", {
+  poolId: uuid("pool_id").notNull(),
+  deviceId: uuid("device_id").notNull(),
+  scrubId: uuid("scrub_id").notNull(),
+  status: text("status", { enum: ["running", "done", "cancelled"] }).notNull(),
+  doneSegment: count("done_segment").notNull().default(-1),
+  doneBlock: integer("done_block").notNull().default(-1),
+  blocksChecked: count("blocks_checked").notNull().default(0),
+  blocksUnchecked: count("blocks_unchecked").notNull().default(0),
+  blocksCorrupt: count("blocks_corrupt").notNull().default(0),
+  corrupt: jsonb("corrupt").notNull().default([]),
+  toldAt: moment("told_at").notNull(),
+  startedAt: moment("started_at").notNull(),
+  endedAt: moment("ended_at"),
+}, (table) => [primaryKey({ columns: [table.poolId, table.deviceId] })]);
+
 export const copies = pgTable("copies", {
   poolId: uuid("pool_id").notNull(),
   copyId: uuid("copy_id").notNull(),

@@ -35,6 +35,7 @@ import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
 import { registerSchedules } from "./schedules.ts";
+import { registerScrubs } from "./scrubs.ts";
 import { registerMetrics } from "./scrape.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
@@ -63,6 +64,7 @@ export function createApp(door: Door): DoorApp {
   app.use(repeatAnswers(door, takesJson));
   registerPools(app, door);
   registerDevices(app, door);
+  registerScrubs(app, door);
   registerVolumes(app, door);
   registerBlocks(app, door);
   registerRanges(app, door);
@@ -175,10 +177,10 @@ function isStreamed({ req: { method, path } }: DoorContext): boolean {
   return (method === "PUT" && IMAGE_PATH.test(path)) || (method === "POST" && IMPORT_PATH.test(path));
 }
 
-/** Of the other bodies, PUTs are octets, and so is an import; a flush, a run and a rotation have none. */
+/** Of the other bodies, PUTs are octets, and so is an import; a flush, a run, a rotation and a scrub have none. */
 function takesJson({ req: { method, path } }: DoorContext): boolean {
   if (method === "PUT") return path.endsWith("/hold");
-  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import|rotate)$/.test(path));
+  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import|rotate|scrub)$/.test(path));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

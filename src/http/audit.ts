@@ -89,6 +89,8 @@ const AuditRecord = z.object({
     "volume.delete",
     "volume.import",
     "volume.revert",
+    "scrub.cancel",
+    "scrub.start",
     "schedule.change",
     "schedule.create",
     "schedule.delete",

@@ -68,6 +68,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "range-not-satisfiable": { status: 416, title: "No such range" },
   "request-too-large": { status: 413, title: "The request is too large" },
   "schedule-not-found": { status: 404, title: "No such schedule" },
+  "scrub-not-found": { status: 404, title: "No such scrub" },
   "snapshot-not-found": { status: 404, title: "No such snapshot" },
   "stream-invalid": { status: 422, title: "The stream is not as its format has it" },
   "timed-out": { status: 504, title: "Timed out" },

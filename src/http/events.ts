@@ -31,6 +31,7 @@ import {
   Reference,
   Sequence,
 } from "./schema.ts";
+import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
 import { Progress } from "./snapshots.ts";
 
 /** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */
@@ -170,6 +171,29 @@ export const Event = z.union([
     ["schedule.failed"],
     {},
     z.object({ scheduleId: Id, name: Name, message: z.string() }),
+  ),
+  message("ScrubStartedEvent", ["scrub.started"], { deviceId: Id }, z.object({ scrubId: Id })),
+  message(
+    "ScrubProgressEvent",
+    ["scrub.progress"],
+    { deviceId: Id },
+    z.object({ scrubId: Id, segmentsDone: Count, segmentsTotal: Count, ...BlockCounts.shape }),
+  ),
+  message(
+    "ScrubCorruptEvent",
+    ["scrub.corrupt"],
+    { deviceId: Id },
+    z.object({
+      scrubId: Id,
+      blocksCorrupt: Count.openapi({ description: "So far" }),
+      corrupt: z.array(CorruptBlock).openapi({ description: "What was found now, of the first hundred" }),
+    }),
+  ),
+  message(
+    "ScrubFinishedEvent",
+    ["scrub.finished"],
+    { deviceId: Id },
+    z.object({ scrubId: Id, status: ScrubEnd, ...BlockCounts.shape }),
   ),
   message(
     "ReclaimProgressEvent",

@@ -54,6 +54,10 @@ const POOL_GAUGES: Record<string, { help: string; value: (figures: PoolFigures, 
     value: pick("snapshotsPending"),
   },
   reclaims_waiting: { help: "Reclaim tasks that are not done", value: pick("reclaimsWaiting") },
+  scrub_corrupt_blocks: {
+    help: "Corrupt blocks that the last scrub of each device has found",
+    value: pick("scrubCorruptBlocks"),
+  },
   segments: { help: "Segments of all devices", value: pick("segmentCount") },
   free_segments: { help: "Segments that nothing is mapped to", value: pick("freeSegments") },
 };

@@ -48,6 +48,9 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
     const snapshot = await storage.getSnapshot(taken?.targetId ?? "", poolId);
     return answer(202, await toReceiptedBody(storage, snapshot), `/snapshots/${snapshot.snapshotId}`);
   },
+  // Asked for again it is not started again.
+  "scrub.cancel": null,
+  "scrub.start": null,
   "snapshot.cancel": null,
   "snapshot.create": async (storage, { targetId, poolId }) => {
     const snapshot = await storage.getSnapshot(targetId, poolId);

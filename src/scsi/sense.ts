@@ -97,6 +97,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "request-too-large": checkCondition(ILLEGAL_REQUEST, 0x24, 0x00),
   // Schedules are the system's own: no command names one.
   "schedule-not-found": null,
+  // Scrubs are of devices, which no initiator addresses.
+  "scrub-not-found": null,
   // A snapshot has no logical unit number of its own.
   "snapshot-not-found": null,
   // Streams come by doors of other kinds.

@@ -39,6 +39,8 @@ export type AuditAction =
   | "schedule.create"
   | "schedule.delete"
   | "schedule.run"
+  | "scrub.cancel"
+  | "scrub.start"
   | "snapshot.cancel"
   | "snapshot.create"
   | "snapshot.delete"

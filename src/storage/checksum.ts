@@ -38,15 +38,16 @@ export function checksumBlocks(
 }
 
 /**
- * What is wrong with a block as it was stored; nothing, when it is as it was written. One without a checksum was written before
- * there were any: only its length can be wrong.
+ * What is wrong with a block as it was stored; nothing, when it is as it was written. One with data and without a checksum was
+ * written before there were any: only its length can be wrong. A trim has neither.
  */
 export function findFault(
   lba: number,
-  data: Uint8Array,
+  data: Uint8Array | null,
   checksum: Uint8Array | null,
   blockSizeBytes: number,
 ): string | undefined {
+  if (data === null) return checksum === null ? undefined : "it has a checksum and no data";
   if (data.length !== blockSizeBytes) return `it has ${data.length} bytes, expected ${blockSizeBytes}`;
   if (checksum === null) return undefined;
   const found = checksumBlock(lba, data);

@@ -45,6 +45,12 @@ export interface StorageLimits {
   readonly copyLeaseMs: number;
   /** How long an idle copier waits before it looks again. */
   readonly copyPollMs: number;
+  /** Data of one step of a scrub. */
+  readonly scrubStepBytes: number;
+  /** Least time between two `scrub.progress` events of a device. */
+  readonly scrubProgressMs: number;
+  /** How long an idle scrubber waits before it looks again. */
+  readonly scrubPollMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

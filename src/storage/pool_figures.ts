@@ -22,6 +22,8 @@ export interface PoolFigures {
   readonly oldestAt: Date | null;
   readonly snapshotsPending: number;
   readonly reclaimsWaiting: number;
+  /** Found by the last scrubs of the pool's devices. */
+  readonly scrubCorruptBlocks: number;
   readonly segmentCount: number;
   readonly freeSegments: number;
 }
@@ -36,6 +38,7 @@ interface FiguresRow {
   oldest_at: string | null;
   snapshots_pending: number;
   reclaims_waiting: number;
+  scrub_corrupt_blocks: number;
   segment_count: number;
   taken_segments: number;
 }
@@ -58,6 +61,9 @@ export async function readPoolFigures({ $client }: Database): Promise<PoolFigure
       (
         select count(*) from (select from reclaims r where r.pool_id = p.pool_id limit ${WAITING_MAX}) waiting
       ) as reclaims_waiting,
+      (
+        select coalesce(sum(s.blocks_corrupt), 0)::bigint from scrubs s where s.pool_id = p.pool_id
+      ) as scrub_corrupt_blocks,
       d.segment_count, d.taken_segments
     from (select * from pools order by pool_id limit ${POOLS_MAX}) p
     join pool_heads h on h.pool_id = p.pool_id
@@ -78,6 +84,7 @@ export async function readPoolFigures({ $client }: Database): Promise<PoolFigure
     oldestAt: row.oldest_at === null ? null : new Date(row.oldest_at),
     snapshotsPending: row.snapshots_pending,
     reclaimsWaiting: row.reclaims_waiting,
+    scrubCorruptBlocks: row.scrub_corrupt_blocks,
     segmentCount: row.segment_count,
     freeSegments: row.segment_count - row.taken_segments,
   }));

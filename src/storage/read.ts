@@ -49,12 +49,12 @@ export type FoundBlocks =
 
 // Statements
 
-/** First come the targets that there are, with LBA -1; then the blocks that are not zeros. */
+/** First come the targets that there are, with LBA -1; then the blocks that are not zeros, or should not be. */
 interface BlockRow {
   ordinal: number;
   lba: number;
   volume_blocks: number | null;
-  data: Uint8Array;
+  data: Uint8Array | null;
   checksum: Uint8Array | null;
   segment_id: number;
   sequence: number;
@@ -107,7 +107,7 @@ async function selectBlocks(
       ) newest
       order by l.depth limit 1
     ) found
-    where found.data is not null`;
+    where found.data is not null or found.checksum is not null`;
 }
 
 // Verbs
@@ -152,7 +152,7 @@ function putBlock(
   { lba, data, checksum }: BlockRow,
 ): string | undefined {
   const fault = findFault(lba, data, checksum, blockSizeBytes);
-  if (fault !== undefined) return fault;
+  if (fault !== undefined || data === null) return fault;
   const index = lba - target.lba;
   bytes.set(data, index * blockSizeBytes);
   checksums.set(checksum ?? checksumBlocks(lba, data, blockSizeBytes), index * CHECKSUM_BYTES);

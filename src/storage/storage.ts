@@ -58,6 +58,7 @@ import { type Reverted, revertVolume } from "./revert.ts";
 import { Receipts } from "./receipt.ts";
 import type { RunContext } from "./schedule_run.ts";
 import { Schedules } from "./schedules.ts";
+import { cancelScrub, getScrub, type Scrub, startScrub } from "./scrub.ts";
 import { previewSeal } from "./seal_preview.ts";
 import { listMappedSlots, type MappedSlot } from "./segment_map.ts";
 import { type Size, toBlocks } from "./size.ts";
@@ -249,6 +250,24 @@ export class Storage implements AsyncDisposable {
     const device = await this.getDevice(reference, poolReference);
     const pool = await getPool(this.database, device.poolId);
     return await listSegments(this.database, pool, device, page);
+  }
+
+  /** Has a device scrubbed: all of its blocks are compared with their checksums, in the background. */
+  async startScrub(actor: Actor, reference: string, pool: string | undefined): Promise<Scrub> {
+    const device = await this.getDevice(reference, pool);
+    const scrub = await startScrub(this.database, actor, device, this.#clock());
+    this.#workers.wake("scrubber");
+    return scrub;
+  }
+
+  /** The scrub that a device is in, or its last one. */
+  async getScrub(reference: string, pool: string | undefined): Promise<Scrub> {
+    return await getScrub(this.database, await this.getDevice(reference, pool));
+  }
+
+  /** Ends a scrub before it is through. Answers how it stands then. */
+  async cancelScrub(actor: Actor, reference: string, pool: string | undefined): Promise<Scrub> {
+    return await cancelScrub(this.database, actor, await this.getDevice(reference, pool), this.#clock());
   }
 
   // Volumes

@@ -14,6 +14,7 @@ import type { ProcessMemory } from "./process_memory.ts";
 import { Reclaimer } from "./reclaimer.ts";
 import type { RunContext } from "./schedule_run.ts";
 import { Scheduler } from "./scheduler.ts";
+import { Scrubber } from "./scrubber.ts";
 import { SpaceCounter } from "./space_counter.ts";
 
 export interface WorkersOptions extends RunContext {
@@ -33,6 +34,7 @@ interface Crew {
   readonly spaceCounter: SpaceCounter;
   readonly scheduler: Scheduler;
   readonly copier: Copier;
+  readonly scrubber: Scrubber;
 }
 
 export class Workers {
@@ -50,17 +52,16 @@ export class Workers {
   /** Starts all of them; ends with {@linkcode Workers.stop}. */
   start(): void {
     if (this.#crew === undefined) return;
-    const { flusher, reclaimer, spaceCounter, scheduler, copier } = this.#crew;
-    for (const worker of [flusher, reclaimer, spaceCounter, scheduler, copier]) worker.start();
+    for (const worker of Object.values(this.#crew)) worker.start();
   }
 
   /** Ends after the steps in hand and all appends of this process. */
   async stop(): Promise<void> {
-    const { flusher, reclaimer, spaceCounter, scheduler, copier } = this.#crew ?? {};
+    const { flusher, reclaimer, spaceCounter, scheduler, copier, scrubber } = this.#crew ?? {};
     await scheduler?.stop();
     await copier?.stop();
     await this.options.memory.settled();
-    await Promise.all([flusher?.stop(), reclaimer?.stop(), spaceCounter?.stop()]);
+    await Promise.all([flusher?.stop(), reclaimer?.stop(), spaceCounter?.stop(), scrubber?.stop()]);
   }
 
   /** Tells those that they have something to do at once. */
@@ -93,6 +94,7 @@ export class Workers {
         onEnded: () => this.wake("flusher", "reclaimer"),
         onFault,
       }),
+      scrubber: new Scrubber(this.database, { limits, clock, onFault }),
     };
   }
 }

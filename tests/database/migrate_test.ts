@@ -34,6 +34,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0020_signing_key.sql",
         "0021_copy_digest.sql",
         "0022_checksum.sql",
+        "0023_scrub.sql",
       ],
       [],
       [],

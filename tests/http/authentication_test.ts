@@ -23,6 +23,7 @@ const CLOSED: [method: string, path: string][] = [
   ["POST", "/devices"],
   ["GET", "/devices/main-1"],
   ["GET", "/devices/main-1/segments"],
+  ["POST", "/devices/main-1/scrub"],
   ["GET", "/volumes"],
   ["POST", "/volumes"],
   ["GET", "/volumes/v"],

@@ -58,6 +58,9 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
   refuses(what, ["POST", `/pools/${reference}/flush`], notFound("pool-not-found"));
   refuses(what, ["GET", `/devices/${reference}`], notFound("device-not-found"));
   refuses(what, ["GET", `/devices/${reference}/segments`], notFound("device-not-found"));
+  for (const method of ["GET", "POST", "DELETE"]) {
+    refuses(what, [method, `/devices/${reference}/scrub`], notFound("device-not-found"));
+  }
   refuses(what, ["GET", `/volumes/${reference}`], VOLUME_NOT_FOUND);
   refuses(what, ["PUT", `/volumes/${reference}/blocks/0`, block()], VOLUME_NOT_FOUND);
   refuses(what, ["GET", `/snapshots/${reference}`], notFound("snapshot-not-found"));
@@ -420,6 +423,7 @@ for (
     ["/devices", "GET, HEAD, POST"],
     ["/devices/main-1", "GET, HEAD"],
     ["/devices/main-1/segments", "GET, HEAD"],
+    ["/devices/main-1/scrub", "DELETE, GET, HEAD, POST"],
     ["/volumes", "GET, HEAD, POST"],
     ["/volumes/v", "DELETE, GET, HEAD, PATCH"],
     ["/volumes/v/segments", "GET, HEAD"],

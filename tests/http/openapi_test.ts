@@ -12,6 +12,7 @@ import { createValidator, document, operations, pointerTo, text } from "./docume
 const ROUTES = [
   "DELETE /clients/{client}",
   "DELETE /copies/{copy}",
+  "DELETE /devices/{device}/scrub",
   "DELETE /schedules/{schedule}",
   "DELETE /snapshots/{snapshot}",
   "DELETE /volumes/{volume}",
@@ -24,6 +25,7 @@ const ROUTES = [
   "GET /copies/{copy}",
   "GET /devices",
   "GET /devices/{device}",
+  "GET /devices/{device}/scrub",
   "GET /devices/{device}/segments",
   "GET /events",
   "GET /health/live",
@@ -54,6 +56,7 @@ const ROUTES = [
   "POST /clients",
   "POST /clients/{client}/rotate",
   "POST /devices",
+  "POST /devices/{device}/scrub",
   "POST /pools",
   "POST /pools/{pool}/flush",
   "POST /schedules",
@@ -213,6 +216,11 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   const failed = () => check("GET /copies/{copy}", `/copies/${failing.id}`);
   await until(async () => (await failed()).status === "failed");
   await check("GET /events", "/events?pool=p&type=copy.created,copy.progress,copy.done,copy.failed");
+  await check("POST /devices/{device}/scrub", "/devices/d/scrub?pool=p");
+  const scrubbed = () => check("GET /devices/{device}/scrub", "/devices/d/scrub");
+  await until(async () => (await scrubbed()).status === "done");
+  await check("DELETE /devices/{device}/scrub", "/devices/d/scrub");
+  await check("GET /events", "/events?pool=p&type=scrub.started,scrub.finished");
   await check("GET /metrics", "/metrics");
   await check("GET /health/live", "/health/live");
   await check("GET /health/ready", "/health/ready");

@@ -43,6 +43,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "pool-not-found": null,
   "request-too-large": "5/24h/00h",
   "schedule-not-found": null,
+  "scrub-not-found": null,
   "snapshot-not-found": null,
   "stream-invalid": null,
   "timed-out": "B/2Eh/02h",

@@ -15,6 +15,7 @@ export const DAMAGES: Record<string, { queued?: string; flushed: string }> = {
       "checksums = set_bit(checksums, (LBA - lba)::integer * 32 + 9, 1 - get_bit(checksums, (LBA - lba)::integer * 32 + 9))",
     flushed: "checksum = set_bit(checksum, 9, 1 - get_bit(checksum, 9))",
   },
+  "its data, which are taken out,": { flushed: "data = null" },
   "its length": { flushed: "data = substring(data for 511)" },
   "its length, without a checksum": { flushed: "data = data || '\\x00'::bytea, checksum = null" },
   "its place": {
