@@ -38,6 +38,14 @@ export const STORAGE_LIMITS: StorageLimits = {
   flushPollMs: 100,
   // Ten steps a second: a step then costs each entry little, and a pool is dirty for a tenth of a second.
   flushGatherMs: 100,
+  // The flusher looks ten times a second: what is shorter is at once.
+  flushRestMsMin: 100,
+  // Whoever shuts down, or waits for a flush, then waits for what ten minutes have left in half a cache at most.
+  flushRestMsMax: 600_000,
+  // Long enough for blocks to be written over, short enough that a pool at rest is soon clean.
+  flushAgeMsDefault: 60_000,
+  // Writes are slowed from half of the bound on (`UNSLOWED_SHARE`): the flusher has the last fifth of that for a start.
+  flushPressureShare: 0.4,
   // What another process deletes, or what had to wait for the flusher, is looked at again so late.
   reclaimPollMs: 1_000,
   // A slow client's MiB takes that long at 2 kB/s; what a killed process has staged takes space for so long.

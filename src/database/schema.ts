@@ -63,6 +63,12 @@ export const poolTails = pgTable("pool_tails", {
   flushedAt: moment("flushed_at"),
 });
 
+export const flushPolicies = pgTable("flush_policies", {
+  poolId: uuid("pool_id").primaryKey(),
+  policy: jsonb("policy").notNull(),
+  sequenceAsked: count("sequence_asked").notNull().default(0),
+});
+
 export const devices = pgTable("devices", {
   poolId: uuid("pool_id").notNull(),
   deviceId: uuid("device_id").notNull(),

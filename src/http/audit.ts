@@ -80,6 +80,7 @@ const AuditRecord = z.object({
     "client.rotate",
     "copy.cancel",
     "copy.create",
+    "pool.change",
     "pool.create",
     "device.add",
     "volume.clone",

@@ -31,6 +31,7 @@ import {
   Reference,
   Sequence,
 } from "./schema.ts";
+import { FlushPolicy } from "./pool_settings.ts";
 import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
 import { Progress } from "./snapshots.ts";
 
@@ -61,6 +62,7 @@ function copyData(data: z.ZodRawShape) {
 /** The messages that subscribers get. */
 export const Event = z.union([
   message("PoolEvent", ["pool.created"], {}, z.object({ name: Name })),
+  message("PoolChangedEvent", ["pool.changed"], {}, z.object({ name: Name, flushPolicy: FlushPolicy })),
   message("DeviceEvent", ["device.added"], { deviceId: Id }, z.object({ name: Name, blockCount: Count })),
   message(
     "VolumeEvent",

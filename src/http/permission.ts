@@ -45,6 +45,7 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "GET /pools": ADMIN,
   "POST /pools": ADMIN,
   "GET /pools/:pool": ADMIN,
+  "PATCH /pools/:pool": ADMIN,
   "GET /pools/:pool/cache": ADMIN,
   "POST /pools/:pool/flush": ADMIN,
   "GET /devices": ADMIN,

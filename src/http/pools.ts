@@ -6,8 +6,11 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { MARKER_PAYLOAD, type QueuedEntry } from "../storage/cache.ts";
 import type { PoolStatus } from "../storage/pool.ts";
 import { type Door, type DoorApp, toActor, whileConnected } from "./door.ts";
+import { HttpError } from "./errors.ts";
+import { FlushPolicy, FlushPolicyInput } from "./pool_settings.ts";
 import {
   Count,
+  given,
   Id,
   ID_KEY,
   jsonBody,
@@ -34,6 +37,7 @@ const Pool = z.object({
   blockSizeBytes: Count,
   segmentBlocks: Count,
   cacheBytesMax: Count.openapi({ description: "Writes are refused while the cache holds more" }),
+  flushPolicy: FlushPolicy,
   deviceCount: Count,
   capacityBytes: Count.openapi({ description: "All devices together" }),
   segmentCount: Count,
@@ -55,7 +59,10 @@ const NewPool = z.strictObject({
     description: "A power of two; by default as many blocks as make 64 KiB, at least one",
   }),
   cacheBytesMax: z.int().optional(),
+  flushPolicy: FlushPolicyInput.optional().openapi({ description: "By default at once" }),
 }).openapi("NewPool");
+
+const PoolChange = z.strictObject({ flushPolicy: FlushPolicyInput.optional() }).openapi("PoolChange");
 
 const Entry = z.object({
   sequence: Sequence,
@@ -104,6 +111,17 @@ const getRoute = createRoute({
   responses: { 200: jsonResponse("The pool", Pool), default: PROBLEM_RESPONSE },
 });
 
+const changeRoute = createRoute({
+  method: "patch",
+  path: "/pools/{pool}",
+  operationId: "changePool",
+  summary: "Change how a pool's queue is flushed",
+  description: "Every process obeys it: a flush policy a tenth of a second later.",
+  tags: ["pools"],
+  request: { params, query: NoQuery, ...jsonBody(PoolChange) },
+  responses: { 200: jsonResponse("The pool", Pool), default: PROBLEM_RESPONSE },
+});
+
 const cacheRoute = createRoute({
   method: "get",
   path: "/pools/{pool}/cache",
@@ -139,17 +157,26 @@ export function registerPools(app: DoorApp, door: Door): void {
   });
 
   app.openapi(addRoute, async (c) => {
-    const { name, blockSizeBytes = 4 * KIB, segmentBlocks, cacheBytesMax } = c.req.valid("json");
+    const { name, blockSizeBytes = 4 * KIB, segmentBlocks, cacheBytesMax, ...settings } = c.req.valid("json");
     const pool = await storage.createPool(toActor(c), {
       name,
       blockSizeBytes,
       segmentBlocks: segmentBlocks ?? Math.max(1, 64 * KIB / blockSizeBytes),
       cacheBytesMax: cacheBytesMax ?? door.cacheBytesMax,
+      ...given(settings),
     });
     return c.json(toBody(await storage.getPool(pool.poolId)), 201, { location: `/pools/${pool.poolId}` });
   });
 
   app.openapi(getRoute, async (c) => c.json(toBody(await storage.getPool(c.req.valid("param").pool)), 200));
+
+  app.openapi(changeRoute, async (c) => {
+    const change = given(c.req.valid("json"));
+    if (Object.keys(change).length === 0) {
+      throw new HttpError("invalid-request", "Cannot change the pool: the request names nothing to change");
+    }
+    return c.json(toBody(await storage.changePool(toActor(c), c.req.valid("param").pool, change)), 200);
+  });
 
   app.openapi(cacheRoute, async (c) => {
     const request = toPageRequest(c.req.valid("query"), limits, NUMBER_KEY);

@@ -35,6 +35,7 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
     const device = await storage.getDevice(targetId, poolId);
     return answer(201, toDeviceBody(device), `/devices/${targetId}`);
   },
+  "pool.change": null,
   "pool.create": async (storage, { targetId }) =>
     answer(201, toPoolBody(await storage.getPool(targetId)), `/pools/${targetId}`),
   "schedule.change": null,

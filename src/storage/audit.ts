@@ -26,6 +26,7 @@ export type AuditAction =
   | "client.rotate"
   | "copy.cancel"
   | "copy.create"
+  | "pool.change"
   | "pool.create"
   | "device.add"
   | "volume.clone"

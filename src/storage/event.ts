@@ -30,6 +30,7 @@ export const EVENT_TYPES = [
   "device.added",
   "marker.committed",
   "marker.progress",
+  "pool.changed",
   "pool.created",
   "reclaim.progress",
   "schedule.changed",

@@ -6,6 +6,8 @@
  *                                      (only a little done) ▼ │ (woken, or the pause is over)
  *                                                         gathering
  *
+ * Which pools that is, their flush policies say ({@linkcode judgeFlush}).
+ *
  * A step costs a few milliseconds however little it moves, so after a small one the flusher gathers for a moment: at 5,000
  * writes a second that is the difference between steps of 50 entries and steps of 500. A marker wakes it at once. A fault
  * is logged, and tried again after a pause.
@@ -16,6 +18,14 @@
 
 import { type Database, transact } from "../database/client.ts";
 import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
+import {
+  askFlush,
+  type FlushCall,
+  type FlushPolicy,
+  judgeFlush,
+  type QueueState,
+  selectRestMs,
+} from "./flush_policy.ts";
 import type { StorageLimits } from "./limits.ts";
 import { type Observer, UNOBSERVED } from "./observer.ts";
 import type { Pool } from "./pool.ts";
@@ -43,35 +53,80 @@ interface DirtyRow {
   segment_blocks: number;
   cache_bytes_max: number;
   created_at: string;
+  policy: FlushPolicy;
+  sequence_asked: number;
+  sequence_flushed: number;
+  dirty_bytes: number;
+  has_marker: boolean;
+  oldest_at: string | null;
 }
 
-async function selectDirtyPools(database: Database): Promise<Pool[]> {
+/** A pool that has entries, and how its queue stands. */
+interface DirtyPool {
+  readonly pool: Pool;
+  readonly queue: QueueState;
+}
+
+/** Entries are looked at only where a policy asks for it. */
+async function selectDirtyPools(database: Database): Promise<DirtyPool[]> {
   const rows = await database.$client<DirtyRow[]>`
-    select p.* from pools p
+    select p.*, f.policy, f.sequence_asked, t.sequence_flushed, h.bytes_appended - t.bytes_flushed as dirty_bytes,
+      f.policy ->> 'kind' <> 'at-once' and exists (
+        select from cache c where c.pool_id = p.pool_id and c.kind = 'marker'
+      ) as has_marker,
+      case when f.policy ->> 'kind' <> 'at-once' then (
+        select c.appended_at from cache c where c.pool_id = p.pool_id and c.sequence > t.sequence_flushed
+        order by c.sequence limit 1
+      ) end as oldest_at
+    from pools p
     join pool_heads h on h.pool_id = p.pool_id
     join pool_tails t on t.pool_id = p.pool_id
+    join flush_policies f on f.pool_id = p.pool_id
     where h.sequence_appended > t.entries_flushed`;
-  return rows.map((row) => ({
-    poolId: row.pool_id,
-    name: row.name,
-    blockSizeBytes: row.block_size_bytes,
-    segmentBlocks: row.segment_blocks,
-    cacheBytesMax: row.cache_bytes_max,
-    createdAt: new Date(row.created_at),
-  }));
+  return rows.map(toDirtyPool);
 }
 
-/** Tells whether a pool has entries since before `since`, and nothing of it was flushed since then. */
+function toDirtyPool(row: DirtyRow): DirtyPool {
+  const { pool_id: poolId, name, cache_bytes_max: cacheBytesMax } = row;
+  return {
+    pool: {
+      poolId,
+      name,
+      blockSizeBytes: row.block_size_bytes,
+      segmentBlocks: row.segment_blocks,
+      cacheBytesMax,
+      createdAt: new Date(row.created_at),
+    },
+    queue: {
+      policy: row.policy,
+      cacheBytesMax,
+      dirtyBytes: row.dirty_bytes,
+      sequenceFlushed: row.sequence_flushed,
+      sequenceAsked: row.sequence_asked,
+      hasMarker: row.has_marker,
+      oldestAt: row.oldest_at === null ? null : new Date(row.oldest_at),
+    },
+  };
+}
+
+/**
+ * Tells whether a pool has entries, or a marker, that were to be flushed since before `since`, and nothing of it was flushed since
+ * then.
+ */
 export async function isQueueStalled(database: Database, since: Date): Promise<boolean> {
   const [row] = await database.$client<{ stalled: boolean }[]>`
     select exists (
       select from pool_heads h join pool_tails t on t.pool_id = h.pool_id
+      join flush_policies f on f.pool_id = h.pool_id
       where h.sequence_appended > t.entries_flushed
         and coalesce(t.flushed_at, '-infinity') < ${since.toISOString()}
-        and (
+        and least((
           select c.appended_at from cache c where c.pool_id = h.pool_id and c.sequence > t.sequence_flushed
           order by c.sequence limit 1
-        ) < ${since.toISOString()}
+        ) + ${selectRestMs(database)} * interval '1 ms', (
+          select c.appended_at from cache c where c.pool_id = h.pool_id and c.kind = 'marker'
+          order by c.sequence limit 1
+        )) < ${since.toISOString()}
     ) as stalled`;
   return row.stalled;
 }
@@ -87,6 +142,8 @@ export class Flusher {
   readonly #paces = new Map<string, Pace>();
   /** Whether more is to be expected at once: a step was large, or there are markers. */
   #busy = false;
+  /** Whether a pool has entries that its policy lets wait. */
+  #resting = false;
   #sweptAt?: Date;
 
   constructor(private readonly database: Database, private readonly options: FlusherOptions) {
@@ -120,14 +177,15 @@ export class Flusher {
   }
 
   /**
-   * One step for each pool that has entries; answers whether any was flushed or sealed. A pool's fault is thrown when the
+   * One step for each pool whose entries are to be flushed now; answers whether any was flushed or sealed. A pool's fault is thrown when the
    * others have had their step.
    */
   async sweep(): Promise<boolean> {
     let progressed = false;
     const faults: unknown[] = [];
-    for (const pool of await selectDirtyPools(this.database)) {
+    for (const { pool, queue } of await selectDirtyPools(this.database)) {
       try {
+        if (await this.#call(pool, queue) === "resting") continue;
         const flushed = await this.#step(pool);
         progressed ||= flushed.entryCount + flushed.sealedCount > 0;
         this.#busy ||= flushed.sealedCount > 0 || this.#isLarge(flushed);
@@ -143,9 +201,19 @@ export class Flusher {
 
   async #round(): Promise<Rest> {
     const { flushPollMs, flushGatherMs } = this.options.limits;
-    this.#busy = false;
-    if (!await this.sweep()) return { ms: flushPollMs, idle: true };
+    this.#busy = this.#resting = false;
+    // Each append would wake it for entries that are to wait.
+    if (!await this.sweep()) return { ms: flushPollMs, idle: !this.#resting };
     return { ms: this.#busy ? 0 : flushGatherMs };
+  }
+
+  /** Whether the pool is to be flushed. What has just become due is asked for, up to its end. */
+  async #call({ poolId }: Pool, queue: QueueState): Promise<FlushCall> {
+    const { clock, limits } = this.options;
+    const call = judgeFlush(queue, clock(), limits);
+    if (call === "due") await askFlush(this.database, poolId);
+    this.#resting ||= call === "resting";
+    return call;
   }
 
   async #step(pool: Pool): Promise<Flushed> {

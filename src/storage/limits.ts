@@ -33,6 +33,12 @@ export interface StorageLimits {
   readonly flushPollMs: number;
   /** How long a flusher gathers after a small step before it takes the next; a marker ends that. */
   readonly flushGatherMs: number;
+  /** How long a flush policy may let an entry wait, and how long it does that only tells a depth. */
+  readonly flushRestMsMin: number;
+  readonly flushRestMsMax: number;
+  readonly flushAgeMsDefault: number;
+  /** Share of a cache's bound from which it is flushed whatever its policy. */
+  readonly flushPressureShare: number;
   /** How long an idle reclaimer waits before it looks again. */
   readonly reclaimPollMs: number;
   /** How long what is staged is kept without progress. */

@@ -16,13 +16,29 @@ import { and, asc, eq, gt, sql } from "drizzle-orm";
 import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
 import { bigintLiteral, uuidLiteral } from "../database/literal.ts";
-import { auditHeads, devices, eventHeads, poolHeads, pools, poolTails } from "../database/schema.ts";
+import {
+  auditHeads,
+  devices,
+  eventHeads,
+  flushPolicies,
+  poolHeads,
+  pools,
+  poolTails,
+} from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN, isBlockSize } from "./block.ts";
 import { appendEvent } from "./event.ts";
+import {
+  FLUSH_AT_ONCE,
+  type FlushPolicy,
+  type FlushPolicyInput,
+  insertPolicy,
+  toFlushPolicy,
+} from "./flush_policy.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import type { StorageLimits } from "./limits.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 
 /** What a pool is; it never changes, so a process may remember it. */
@@ -49,6 +65,7 @@ export interface PoolHead {
 
 /** A pool and how it stands. Segments and blocks are counts. */
 export interface PoolStatus extends Pool {
+  readonly flushPolicy: FlushPolicy;
   readonly deviceCount: number;
   readonly capacityBytes: number;
   readonly segmentCount: number;
@@ -69,6 +86,8 @@ export interface NewPool {
   /** A power of two. */
   readonly segmentBlocks: number;
   readonly cacheBytesMax: number;
+  /** At once, unless given. */
+  readonly flushPolicy?: FlushPolicyInput;
 }
 
 /** The pool that is meant where none is named. */
@@ -149,6 +168,7 @@ function selectStatus(database: Connection) {
     segmentBlocks: pools.segmentBlocks,
     cacheBytesMax: pools.cacheBytesMax,
     createdAt: pools.createdAt,
+    flushPolicy: flushPolicies.policy,
     sequenceAppended: poolHeads.sequenceAppended,
     bytesAppended: poolHeads.bytesAppended,
     sequenceFlushed: poolTails.sequenceFlushed,
@@ -160,7 +180,8 @@ function selectStatus(database: Connection) {
     takenSegments: sumOfDevices(sql`${devices.segmentsTouched} - ${devices.segmentsReturned}`),
   }).from(pools)
     .innerJoin(poolHeads, eq(poolHeads.poolId, pools.poolId))
-    .innerJoin(poolTails, eq(poolTails.poolId, pools.poolId));
+    .innerJoin(poolTails, eq(poolTails.poolId, pools.poolId))
+    .innerJoin(flushPolicies, eq(flushPolicies.poolId, pools.poolId));
 }
 
 function sumOfDevices(value: ReturnType<typeof sql>) {
@@ -174,11 +195,18 @@ function sumOfDevices(value: ReturnType<typeof sql>) {
 /**
  * Creates a pool without devices.
  *
- * @throws {StorageError} `name-taken`; `invalid-argument` for a name or size out of bounds.
+ * @throws {StorageError} `name-taken`; `invalid-argument` for a name, size or policy out of bounds.
  */
-export async function createPool(database: Database, actor: Actor, input: NewPool, at: Date): Promise<Pool> {
+export async function createPool(
+  database: Database,
+  actor: Actor,
+  { flushPolicy = FLUSH_AT_ONCE, ...input }: NewPool,
+  limits: StorageLimits,
+  at: Date,
+): Promise<Pool> {
   requireName(input.name);
   requirePoolShape(input);
+  const policy = toFlushPolicy(flushPolicy, input, limits);
   const pool = { poolId: createId(), ...input, createdAt: at };
   const { poolId } = pool;
   try {
@@ -186,6 +214,7 @@ export async function createPool(database: Database, actor: Actor, input: NewPoo
       await tx.insert(pools).values(pool);
       await tx.insert(poolHeads).values({ poolId });
       await tx.insert(poolTails).values({ poolId });
+      await insertPolicy(tx, poolId, policy);
       await tx.insert(auditHeads).values({ poolId });
       await tx.insert(eventHeads).values({ poolId });
       await appendAudit(tx, actor, {
@@ -266,6 +295,7 @@ function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolSt
     segmentBlocks,
     cacheBytesMax,
     createdAt,
+    flushPolicy: row.flushPolicy as FlushPolicy,
     deviceCount: row.deviceCount,
     capacityBytes: row.blockCount * blockSizeBytes,
     segmentCount: row.segmentCount,

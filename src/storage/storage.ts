@@ -29,6 +29,7 @@ import { type Difference, openDifference } from "./difference.ts";
 import { type EventFilter, listEvents, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
 import { type EventStream, type EventStreamInput, findStream } from "./event_stream.ts";
+import { askFlush } from "./flush_policy.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
 import { type Imported, type ImportPart, importVolume } from "./import.ts";
@@ -47,6 +48,7 @@ import {
   type Pool,
   type PoolStatus,
 } from "./pool.ts";
+import { changePool, type PoolChange } from "./pool_change.ts";
 import { type PoolFigures, readPoolFigures } from "./pool_figures.ts";
 import { ProcessMemory } from "./process_memory.ts";
 import { listChanges, listSnapshotRanges, listVolumeRanges, type RangePageRequest } from "./range_page.ts";
@@ -192,7 +194,7 @@ export class Storage implements AsyncDisposable {
   // Pools
 
   createPool(actor: Actor, input: NewPool): Promise<Pool> {
-    return createPool(this.database, actor, input, this.#clock());
+    return createPool(this.database, actor, input, this.#limits, this.#clock());
   }
 
   getPool(reference: string): Promise<PoolStatus> {
@@ -201,6 +203,14 @@ export class Storage implements AsyncDisposable {
 
   listPools(page: PageRequest): Promise<Page<PoolStatus>> {
     return listPools(this.database, page);
+  }
+
+  /** Changes how a pool's queue is flushed. */
+  async changePool(actor: Actor, reference: string, change: PoolChange): Promise<PoolStatus> {
+    const pool = await getPool(this.database, reference);
+    await changePool(this.database, actor, pool, change, this.#limits, this.#clock());
+    this.#workers.wake("flusher");
+    return await getPoolStatus(this.database, pool.poolId);
   }
 
   async listCache(reference: string, page: PageRequest): Promise<Page<QueuedEntry>> {
@@ -215,6 +225,7 @@ export class Storage implements AsyncDisposable {
    */
   async flushPool(reference: string, signal: AbortSignal): Promise<{ sequenceFlushed: number }> {
     const { poolId, sequenceAppended } = await getPoolStatus(this.database, reference);
+    await askFlush(this.database, poolId);
     this.#workers.wake("flusher");
     for await (const _ of this.#feed.looks(poolId, signal)) {
       const { sequenceFlushed } = await getPoolStatus(this.database, poolId);

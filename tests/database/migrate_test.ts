@@ -35,6 +35,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0021_copy_digest.sql",
         "0022_checksum.sql",
         "0023_scrub.sql",
+        "0024_flush_policy.sql",
       ],
       [],
       [],

@@ -54,6 +54,11 @@ const notFound = (code: string): Refusal => ({ status: 404, code });
 for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
   const what = `the unknown reference ${reference.slice(0, 20)}`;
   refuses(what, ["GET", `/pools/${reference}`], notFound("pool-not-found"));
+  refuses(
+    what,
+    ["PATCH", `/pools/${reference}`, { json: { flushPolicy: { kind: "at-once" } } }],
+    notFound("pool-not-found"),
+  );
   refuses(what, ["GET", `/pools/${reference}/cache`], notFound("pool-not-found"));
   refuses(what, ["POST", `/pools/${reference}/flush`], notFound("pool-not-found"));
   refuses(what, ["GET", `/devices/${reference}`], notFound("device-not-found"));
@@ -253,6 +258,7 @@ for (
   refuses(what, ["POST", "/pools", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/snapshots/some/copies", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { text }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/pools/main", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { text }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { text }], INVALID_REQUEST);
   refuses(what, ["POST", "/schedules", { text }], INVALID_REQUEST);
@@ -266,6 +272,7 @@ for (const json of [null, [], 1, "text", true, {}, [{}], { volume: "v" }]) {
   refuses(what, ["POST", "/pools", { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/snapshots/some/copies", { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/devices", { json }], INVALID_REQUEST);
+  refuses(what, ["PATCH", "/pools/main", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/volumes/v", { json }], INVALID_REQUEST);
   refuses(what, ["PATCH", "/snapshots/some", { json }], INVALID_REQUEST);
   refuses(what, ["POST", "/schedules", { json }], INVALID_REQUEST);
@@ -295,6 +302,9 @@ for (
     ["/pools", { name: "n", segmentBlocks: null }, "segmentBlocks"],
     ["/pools", { name: "n", cacheBytesMax: "all" }, "cacheBytesMax"],
     ["/pools", { name: "n", size: 1 }, ""],
+    ["/pools", { name: "n", flushPolicy: { kind: "never" } }, "flushPolicy.kind"],
+    ["/pools", { name: "n", flushPolicy: { kind: "interval" } }, "flushPolicy.intervalMs"],
+    ["/pools", { name: "n", flushPolicy: { kind: "at-once", intervalMs: 1_000 } }, "flushPolicy"],
     [WRITES, { writes: [] }, "writes"],
     [WRITES, { writes: {} }, "writes"],
     [WRITES, { writes: [{ lba: "0", trim: 1 }] }, "writes.0.lba"],
@@ -417,7 +427,7 @@ for (
     ["/openapi.json", "GET, HEAD"],
     ["/docs", "GET, HEAD"],
     ["/pools", "GET, HEAD, POST"],
-    ["/pools/main", "GET, HEAD"],
+    ["/pools/main", "GET, HEAD, PATCH"],
     ["/pools/main/cache", "GET, HEAD"],
     ["/pools/main/flush", "POST"],
     ["/devices", "GET, HEAD, POST"],
@@ -587,6 +597,19 @@ for (const segmentBlocks of [0, -1, 3, 2 ** 11, 2 ** 50]) {
 for (const cacheBytesMax of [0, -1, 4095]) {
   const json = { name: "n", cacheBytesMax };
   refuses(`a cache of ${cacheBytesMax} bytes`, ["POST", "/pools", { json }], INVALID_ARGUMENT);
+}
+for (
+  const flushPolicy of [
+    { kind: "interval", intervalMs: 0 },
+    { kind: "interval", intervalMs: 2 ** 50 },
+    { kind: "threshold", dirtyBytes: 0 },
+    { kind: "threshold", dirtyBytes: 2 ** 50 },
+    { kind: "threshold", dirtyBytes: 8_192, maxAgeMs: -1 },
+  ]
+) {
+  const what = `the flush policy ${JSON.stringify(flushPolicy)}`;
+  refuses(what, ["POST", "/pools", { json: { name: "n", flushPolicy } }], INVALID_ARGUMENT);
+  refuses(what, ["PATCH", "/pools/main", { json: { flushPolicy } }], INVALID_ARGUMENT);
 }
 const TOO_MANY = { name: "n", blockCount: 2 ** 36 + 1 };
 refuses("too many blocks", ["POST", "/volumes", { json: TOO_MANY }], INVALID_ARGUMENT);

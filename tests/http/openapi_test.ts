@@ -50,6 +50,7 @@ const ROUTES = [
   "GET /volumes/{volume}/blocks/{lba}",
   "GET /volumes/{volume}/ranges",
   "GET /volumes/{volume}/segments",
+  "PATCH /pools/{pool}",
   "PATCH /schedules/{schedule}",
   "PATCH /snapshots/{snapshot}",
   "PATCH /volumes/{volume}",
@@ -153,6 +154,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("POST /pools", "/pools", { json: { name: "p", blockSizeBytes: 512, segmentBlocks: 4 } });
   await check("POST /devices", "/devices", { json: { name: "d", pool: "p", blockCount: 40 } });
   const volume = await check("POST /volumes", "/volumes", { json: { name: "v", pool: "p", blockCount: 8 } });
+  const policy = { kind: "threshold", dirtyBytes: 4_096 };
+  await check("PATCH /pools/{pool}", "/pools/p", { json: { flushPolicy: policy } });
   await check("PATCH /volumes/{volume}", "/volumes/v", { json: { blockCount: 16, labels: { a: "b" } } });
   await check("PUT /volumes/{volume}/blocks/{lba}", "/volumes/v/blocks/0", { octets: fill(1, 8, 512) });
   await check("PUT /volumes/{volume}/image", "/volumes/v/image", { octets: fill(1, 2, 512) });

@@ -26,6 +26,7 @@ Deno.test("GET /pools/{pool} tells how a new pool stands", async () => {
     blockSizeBytes: 512,
     segmentBlocks: 4,
     cacheBytesMax: 1_073_741_824,
+    flushPolicy: { kind: "at-once" },
     deviceCount: 1,
     capacityBytes: 512_000_000,
     segmentCount: 250_000,
@@ -86,6 +87,7 @@ Deno.test("POST /pools creates a pool of 4 KiB blocks and 64 KiB segments with t
     blockSizeBytes: 4096,
     segmentBlocks: 16,
     cacheBytesMax: 777_216,
+    flushPolicy: { kind: "at-once" },
     deviceCount: 0,
     capacityBytes: 0,
     segmentCount: 0,
@@ -115,6 +117,26 @@ Deno.test("POST /pools takes segments and a cache bound of the client's choice",
   const { status, body } = await door.call("POST", "/pools", { json });
   assertEquals(status, 201);
   assertEquals([body.blockSizeBytes, body.segmentBlocks, body.cacheBytesMax], [1024, 4096, 1024]);
+});
+
+Deno.test("PATCH /pools/{pool} changes the flush policy, which is told, audited and an event", async () => {
+  const policy = { kind: "threshold", dirtyBytes: 8_192 };
+  const json = { name: "changed", flushPolicy: { kind: "interval", intervalMs: 250 } };
+  const created = await door.call("POST", "/pools", { json });
+  assertEquals([created.status, created.body.flushPolicy], [201, json.flushPolicy]);
+  const changed = await door.call("PATCH", "/pools/changed", { json: { flushPolicy: policy } });
+  assertEquals(changed.status, 200);
+  assertEquals(changed.body, { ...created.body, flushPolicy: { ...policy, maxAgeMs: 60_000 } });
+  assertEquals((await door.call("GET", "/pools/changed")).body, changed.body);
+  const { body: { events } } = await door.call("GET", "/events?pool=changed&type=pool.changed");
+  assertEquals(events.map(({ data }: { data: unknown }) => data), [
+    { name: "changed", flushPolicy: changed.body.flushPolicy },
+  ]);
+  const { body: { records } } = await door.call("GET", "/audit?maxResults=1000");
+  const { action, targetId } = records.findLast(({ targetName }: { targetName: string }) =>
+    targetName === "changed"
+  );
+  assertEquals([action, targetId], ["pool.change", created.body.id]);
 });
 
 Deno.test("GET /pools lists the pools by pages, in order of creation", async () => {

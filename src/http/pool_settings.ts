@@ -1,0 +1,31 @@
+/**
+ * How a pool's queue is kept, as the wire shows it: in pools, in requests, and in events.
+ */
+
+import { z } from "@hono/zod-openapi";
+
+const AtOnce = z.strictObject({ kind: z.literal("at-once") });
+const Interval = z.strictObject({
+  kind: z.literal("interval"),
+  intervalMs: z.int().openapi({ description: "How long an entry waits; 100 to 600,000" }),
+});
+const Threshold = z.strictObject({
+  kind: z.literal("threshold"),
+  dirtyBytes: z.int().openapi({ description: "One block to 40 % of the cache's bound" }),
+  maxAgeMs: z.int().openapi({ description: "How long an entry waits at most; 100 to 600,000" }),
+});
+
+/** A policy as it is. */
+export const FlushPolicy = z.discriminatedUnion("kind", [AtOnce, Interval, Threshold]).openapi(
+  "FlushPolicy",
+  {
+    description: "When entries are flushed that nobody waits for: at once, after a time, or from a depth on",
+  },
+);
+
+/** A policy as it is asked for. */
+export const FlushPolicyInput = z.discriminatedUnion("kind", [
+  AtOnce,
+  Interval,
+  Threshold.extend({ maxAgeMs: Threshold.shape.maxAgeMs.optional() }),
+]).openapi("NewFlushPolicy", { description: "`maxAgeMs` is 60,000 unless given" });
