@@ -1,5 +1,5 @@
 /**
- * `deno task soak`: random histories, short ones and long ones, for as long as `SOAK_MINUTES` says, 10 unless given. A failure prints the history, shrunk,
+ * `deno task soak-histories`: random histories, short ones and long ones, for as long as `SOAK_MINUTES` says, 10 unless given. A failure prints the history, shrunk,
  * and its seed.
  */
 

@@ -17,6 +17,8 @@ export interface OwnPostgres extends AsyncDisposable {
   /** Stops every process of it where it is (SIGSTOP), until {@linkcode OwnPostgres.wake}. */
   hang(): Promise<void>;
   wake(): void;
+  /** Ends every process of it at once (SIGKILL). */
+  kill(): Promise<void>;
 }
 
 /** Starts one on a new directory. */
@@ -41,6 +43,11 @@ export async function startOwnPostgres(): Promise<OwnPostgres> {
     wake: () => {
       for (const pid of hung.splice(0)) Deno.kill(pid, "SIGCONT");
     },
+    kill: async () => {
+      // Stopped first, so that none is left out that would be started meanwhile.
+      for (const pid of await stopProcesses(dataDir, url)) kill(pid);
+      await own.stop();
+    },
   };
   return {
     ...own,
@@ -50,6 +57,14 @@ export async function startOwnPostgres(): Promise<OwnPostgres> {
       await Deno.remove(dataDir, { recursive: true });
     },
   };
+}
+
+function kill(pid: number): void {
+  try {
+    Deno.kill(pid, "SIGKILL");
+  } catch {
+    // A worker that had ended by itself.
+  }
 }
 
 /** A directory for the bundled PostgreSQL, which runs as another user when we are root, and has to get through. */
