@@ -78,6 +78,27 @@ Deno.test("a keeper gives up after five tries, and says why, whether they fail o
   }
 });
 
+Deno.test("a keeper whose server does not start on a full disk tries until there is room", async () => {
+  await using socket = await createSocket();
+  let tries = 0;
+  const keeper = new Keeper({
+    socket: socket.path,
+    revive: () => {
+      tries += 1;
+      if (tries < 20) return Promise.reject(new Error("FATAL: could not write: No space left on device"));
+      socket.open();
+      return Promise.resolve();
+    },
+    onProgress: () => {},
+    lookMs: 1,
+    pauseMs: 1,
+    fullPauseMs: 1,
+  });
+  await until(() => tries === 20);
+  await keeper.stop();
+  assertEquals([tries, keeper.lost.aborted], [20, false]);
+});
+
 Deno.test("a keeper that is stopped gives up the start in hand", async () => {
   await using socket = await createSocket();
   const started = Promise.withResolvers<void>();

@@ -6,7 +6,8 @@
  *                     └──(as often as it may, within the window)──► given up
  *
  * A killed server is back within seconds. One that ends again and again would only be worn out, so the pauses grow, the tries are
- * bounded, and then it is given up: whoever uses it is told, once, and should end.
+ * bounded, and then it is given up: whoever uses it is told, once, and should end. One that does not start because the disk is full
+ * is another matter: it is tried until there is room, which a start does not wear.
  *
  * A look is a connection that says nothing. PostgreSQL's main process accepts it whatever state its database is in, and so it does
  * while it hangs (its backlog is the system's): what hangs may go on, and is left alone.
@@ -23,6 +24,12 @@ const WINDOW_MS = 600_000;
 /** The pause before the second try; it doubles with each. */
 const PAUSE_MS = 1_000;
 
+/** What the system says where there is no room. */
+const DISK_FULL = /No space left on device|Disk quota exceeded/;
+
+/** The pause behind a try that the disk was too full for. */
+const FULL_PAUSE_MS = 5_000;
+
 export interface KeeperOptions {
   /** Absolute path of the socket. */
   readonly socket: string;
@@ -30,9 +37,10 @@ export interface KeeperOptions {
   readonly revive: (signal: AbortSignal) => Promise<void>;
   /** Is told what happens, as a sentence without a point. */
   readonly onProgress: (line: string) => void;
-  /** {@linkcode LOOK_MS} and {@linkcode PAUSE_MS} unless a test is in a hurry. */
+  /** {@linkcode LOOK_MS}, {@linkcode PAUSE_MS} and {@linkcode FULL_PAUSE_MS} unless a test is in a hurry. */
   readonly lookMs?: number;
   readonly pauseMs?: number;
+  readonly fullPauseMs?: number;
 }
 
 export class Keeper {
@@ -85,8 +93,16 @@ export class Keeper {
     try {
       if (!this.#stopping.signal.aborted) await revive(this.#stopping.signal);
     } catch (error) {
-      if (!this.#stopping.signal.aborted) onProgress((error as Error).message);
+      if (!this.#stopping.signal.aborted) await this.#tellFailed((error as Error).message);
     }
+  }
+
+  async #tellFailed(message: string): Promise<void> {
+    const { fullPauseMs = FULL_PAUSE_MS, onProgress } = this.options;
+    onProgress(message);
+    if (!DISK_FULL.test(message)) return;
+    this.#tries.pop();
+    await this.#rest(fullPauseMs);
   }
 
   async #rest(ms: number): Promise<void> {
