@@ -60,10 +60,8 @@ export class Copier {
   /** One step of each copy that it has; answers whether any went on. */
   async sweep(): Promise<boolean> {
     const { clock, limits: { copyLeaseMs } } = this.options;
-    const at = clock();
-    const until = new Date(at.getTime() + copyLeaseMs);
     let progressed = false;
-    for (const copy of await claimCopies(this.database, this.#workerId, at, until)) {
+    for (const copy of await claimCopies(this.database, this.#workerId, clock(), copyLeaseMs)) {
       if (this.#loop.isStopping) break;
       progressed = await this.#step(copy) || progressed;
     }

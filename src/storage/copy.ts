@@ -118,6 +118,8 @@ export class CopyLostError extends Error {}
 
 /** Jobs that a worker takes at once; the others are left to others. */
 const CLAIMED_MAX = 8;
+/** Leases that the clocks of two workers may be apart. */
+const LEASES_MAX = 2;
 
 // Statements
 
@@ -287,16 +289,26 @@ export async function requireNotCopied(tx: Transaction, poolId: string, snapshot
 
 // Verbs of workers
 
-/** Takes copies that nobody is at, or puts off the lease of those that this worker has. */
+/**
+ * Takes copies that nobody is at, or puts off the lease of those that this worker has. A lease that ends later than any could is from
+ * before the clock was set back: nobody may be at it, and whoever is finds that it lost it.
+ */
 export async function claimCopies(
   database: Database,
   workerId: string,
   at: Date,
-  until: Date,
+  leaseMs: number,
 ): Promise<Copy[]> {
+  const until = new Date(at.getTime() + leaseMs);
+  const beyond = new Date(at.getTime() + LEASES_MAX * leaseMs);
   const isFree = and(
     eq(copies.status, "running"),
-    or(isNull(copies.leasedUntil), lte(copies.leasedUntil, at), eq(copies.workerId, workerId)),
+    or(
+      isNull(copies.leasedUntil),
+      lte(copies.leasedUntil, at),
+      gt(copies.leasedUntil, beyond),
+      eq(copies.workerId, workerId),
+    ),
   );
   const chosen = database.select({ copyId: copies.copyId }).from(copies).where(isFree)
     .orderBy(asc(copies.copyId)).limit(CLAIMED_MAX);
@@ -320,7 +332,8 @@ export async function moveCopy(
   { at, progressMs }: { at: Date; progressMs: number },
 ): Promise<void> {
   await transact(database, async (tx) => {
-    const isDue = at.getTime() - copy.toldAt.getTime() >= progressMs;
+    // In either direction: the clock may have been set back.
+    const isDue = Math.abs(at.getTime() - copy.toldAt.getTime()) >= progressMs;
     const moved = await moveCopyWithin(tx, copy, workerId, { ...move, ...(isDue ? { toldAt: at } : {}) });
     if (!isDue) return;
     const { phase, bytesCopied, bytesTotal } = moved;

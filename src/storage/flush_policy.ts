@@ -93,7 +93,8 @@ export function judgeFlush(
   if (policy.kind === "at-once" || hasMarker || sequenceFlushed < sequenceAsked) return "asked";
   const restMs = policy.kind === "interval" ? policy.intervalMs : policy.maxAgeMs;
   const bytes = policy.kind === "interval" ? Infinity : policy.dirtyBytes;
-  const isOld = oldestAt !== null && at.getTime() - oldestAt.getTime() >= restMs;
+  // In either direction: the clock may have been set back.
+  const isOld = oldestAt !== null && Math.abs(at.getTime() - oldestAt.getTime()) >= restMs;
   const isLarge = dirtyBytes >= Math.min(bytes, flushPressureShare * cacheBytesMax);
   return isOld || isLarge ? "due" : "resting";
 }

@@ -110,16 +110,18 @@ function toDirtyPool(row: DirtyRow): DirtyPool {
 }
 
 /**
- * Tells whether a pool has entries, or a marker, that were to be flushed since before `since`, and nothing of it was flushed since
- * then.
+ * Tells whether a pool has entries, or a marker, that were to be flushed since longer than `ms` before `at`, and nothing of it was
+ * flushed since then. What was flushed long behind `at` was so by a clock that was set back.
  */
-export async function isQueueStalled(database: Database, since: Date): Promise<boolean> {
+export async function isQueueStalled(database: Database, at: Date, ms: number): Promise<boolean> {
+  const since = new Date(at.getTime() - ms);
+  const beyond = new Date(at.getTime() + ms);
   const [row] = await database.$client<{ stalled: boolean }[]>`
     select exists (
       select from pool_heads h join pool_tails t on t.pool_id = h.pool_id
       join flush_policies f on f.pool_id = h.pool_id
       where h.sequence_appended > t.entries_flushed
-        and coalesce(t.flushed_at, '-infinity') < ${since.toISOString()}
+        and coalesce(t.flushed_at, '-infinity') not between ${since.toISOString()} and ${beyond.toISOString()}
         and least((
           select c.appended_at from cache c where c.pool_id = h.pool_id and c.sequence > t.sequence_flushed
           order by c.sequence limit 1
@@ -226,13 +228,13 @@ export class Flusher {
         limits,
         at,
         bytesPerSecond: Math.round(pace.bytesPerSecond),
-        progressDue: at.getTime() - pace.toldAt >= limits.progressMs,
+        // In either direction: the clock may have been set back.
+        progressDue: Math.abs(at.getTime() - pace.toldAt) >= limits.progressMs,
         ...(onPoint === undefined ? {} : { onPoint }),
       }));
-    if (flushed.entryCount + flushed.sealedCount > 0) {
-      observer.flushed(flushed, performance.now() - startedAt);
-    }
-    this.#paces.set(pool.poolId, nextPace(pace, flushed, at.getTime(), clock().getTime()));
+    const milliseconds = performance.now() - startedAt;
+    if (flushed.entryCount + flushed.sealedCount > 0) observer.flushed(flushed, milliseconds);
+    this.#paces.set(pool.poolId, nextPace(pace, flushed, at.getTime(), milliseconds));
     return flushed;
   }
 
@@ -243,8 +245,8 @@ export class Flusher {
 }
 
 /** Follows the rate of full steps; a pause between steps is not slowness. */
-function nextPace(pace: Pace, flushed: Flushed, startedAt: number, endedAt: number): Pace {
-  const seconds = Math.max(1, endedAt - startedAt) / 1000;
+function nextPace(pace: Pace, flushed: Flushed, startedAt: number, milliseconds: number): Pace {
+  const seconds = Math.max(1, milliseconds) / 1000;
   const rate = flushed.bytes / seconds;
   const bytesPerSecond = flushed.bytes === 0
     ? pace.bytesPerSecond

@@ -10,7 +10,8 @@
  *
  * An attempt has the key for a bounded time, its lease. When that is over another attempt takes over: it carries the request out
  * if nothing was done, else it makes the answer from what stands there. Leases need no more than roughly equal clocks:
- * one that ends early costs the slow attempt its work, never a second execution.
+ * one that ends early costs the slow attempt its work, never a second execution. One that ends later than any could is from before the
+ * clock was set back, and counts as over.
  *
  * What holds and what does not:
  * - *Once* holds for a request whose work is one transaction with an audit record, which is every one that takes a key. One of several
@@ -81,7 +82,12 @@ interface NewClaim extends KeyClaim {
   readonly fingerprint: Uint8Array;
   readonly at: Date;
   readonly leaseUntil: Date;
+  /** No lease that was taken by this clock ends later. */
+  readonly leaseBeyond: Date;
 }
+
+/** Leases that the clocks of two processes may be apart. */
+const LEASES_MAX = 2;
 
 /** Takes a key that is new, or was made before `forgottenBefore`. */
 async function insertKey({ $client }: Database, claim: NewClaim, forgottenBefore: Date): Promise<boolean> {
@@ -102,7 +108,8 @@ async function takeOver({ $client }: Database, claim: NewClaim): Promise<Outcome
   const [row] = await $client<{ outcome: Outcome[] | null }[]>`
     update idempotency_keys set owner_id = ${claim.ownerId}, lease_until = ${claim.leaseUntil.toISOString()}
     where client_id = ${claim.clientId} and key = ${claim.key} and fingerprint = ${claim.fingerprint}
-      and status is null and lease_until <= ${claim.at.toISOString()}
+      and status is null
+      and (lease_until <= ${claim.at.toISOString()} or lease_until > ${claim.leaseBeyond.toISOString()})
     returning outcome`;
   return row?.outcome;
 }
@@ -191,7 +198,8 @@ export class IdempotencyKeys {
     const forgottenBefore = new Date(at.getTime() - idempotencyKeptMs);
     const claim = { clientId, key, ownerId: createId() };
     const leaseUntil = new Date(at.getTime() + idempotencyLeaseMs);
-    const wanted = { ...claim, fingerprint, at, leaseUntil };
+    const leaseBeyond = new Date(at.getTime() + LEASES_MAX * idempotencyLeaseMs);
+    const wanted = { ...claim, fingerprint, at, leaseUntil, leaseBeyond };
     // 1. More are forgotten than one comes anew, so they never heap up
     await deleteForgotten(this.database, forgottenBefore, idempotencySweepKeys);
     // 2. A new one

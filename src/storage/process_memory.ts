@@ -29,7 +29,7 @@ export class ProcessMemory {
   readonly #appenders = new Map<string, Appender>();
   readonly #pressures = new Map<string, CachePressure>();
   readonly #readers = new Map<string, Reader>();
-  readonly #volumes = new Map<string, { volume: Volume; until: number }>();
+  readonly #volumes = new Map<string, { volume: Volume; untilMs: number }>();
 
   constructor(private readonly database: Database, private readonly options: ProcessMemoryOptions) {}
 
@@ -82,11 +82,11 @@ export class ProcessMemory {
     pool: string | undefined,
     use: (volume: Volume) => Promise<T>,
   ): Promise<T> {
-    const { clock, limits } = this.options;
+    const { limits } = this.options;
     const key = `${pool ?? ""}/${reference}`;
-    const now = clock().getTime();
+    const now = performance.now();
     const known = this.#volumes.get(key);
-    if (known !== undefined && now < known.until) {
+    if (known !== undefined && now < known.untilMs) {
       try {
         return await use(known.volume);
       } catch (error) {
@@ -96,7 +96,7 @@ export class ProcessMemory {
     }
     const volume = await getVolume(this.database, reference, await findPoolId(this.database, pool));
     if (this.#volumes.size >= limits.rememberedVolumesMax) this.#volumes.clear();
-    this.#volumes.set(key, { volume, until: now + limits.rememberedVolumesMs });
+    this.#volumes.set(key, { volume, untilMs: now + limits.rememberedVolumesMs });
     return await use(volume);
   }
 }

@@ -32,9 +32,8 @@ export async function checkReadiness(
   const timer = setTimeout(() => late.resolve(undefined), READINESS_MS_MAX);
   try {
     const migrations = await Promise.race([isMigrated(database), late.promise]);
-    const at = clock().getTime();
     const stalled = migrations &&
-      await Promise.race([isQueueStalled(database, new Date(at - FLUSHER_STALLED_MS)), late.promise]);
+      await Promise.race([isQueueStalled(database, clock(), FLUSHER_STALLED_MS), late.promise]);
     return {
       database: migrations !== undefined,
       migrations: migrations ?? false,
@@ -51,5 +50,5 @@ export async function checkReadiness(
 function checkFlusher(flusher: Workers["flusher"], at: Date): Readiness["flusher"] {
   if (flusher === undefined) return "elsewhere";
   const sweptAt = flusher.sweptAt?.getTime() ?? -Infinity;
-  return at.getTime() - sweptAt < FLUSHER_STALLED_MS ? "running" : "stalled";
+  return Math.abs(at.getTime() - sweptAt) < FLUSHER_STALLED_MS ? "running" : "stalled";
 }

@@ -46,7 +46,8 @@ export function nextMoment(
 ): Date | undefined {
   if (cron !== undefined) return parseCron(cron, timeZone).nextRun(after) ?? undefined;
   const stepMs = parseDuration(every as string) * 1_000;
-  const steps = Math.max(0, Math.floor((after.getTime() - createdAt.getTime()) / stepMs));
+  // Before its creation too: the clock may have been set back.
+  const steps = Math.floor((after.getTime() - createdAt.getTime()) / stepMs);
   return new Date(createdAt.getTime() + (steps + 1) * stepMs);
 }
 

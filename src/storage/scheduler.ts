@@ -4,10 +4,15 @@
  * It sleeps until the next run is due, and looks at least every poll, for another process may have made a schedule meanwhile.
  * It runs wherever a flusher runs and keeps nothing in memory: it may be killed at any time, and any number may run. What goes
  * wrong with one schedule holds up no other.
+ *
+ * A clock that jumps ahead makes one run due of each schedule, as a process that slept does. When it is set back again, the
+ * runs that were put off by it are due as they were.
  */
 
 import type { Database } from "../database/client.ts";
+import { ClockWatch } from "./clock_watch.ts";
 import type { ScheduleKey } from "./schedule.ts";
+import { mendRuns } from "./schedule_mend.ts";
 import { retainStep } from "./schedule_retention.ts";
 import { type RunContext, runDue } from "./schedule_run.ts";
 import { type Rest, WorkLoop } from "./work_loop.ts";
@@ -65,8 +70,12 @@ function toKey(row: KeyRow): ScheduleKey {
 
 export class Scheduler {
   readonly #loop: WorkLoop;
+  readonly #watch: ClockWatch;
+  /** Whether runs may have been put off by a clock that was ahead. */
+  #mendDue = false;
 
   constructor(private readonly database: Database, private readonly options: SchedulerOptions) {
+    this.#watch = new ClockWatch(options.clock);
     const { limits: { schedulePollMs: retryMs }, onFault } = options;
     this.#loop = new WorkLoop(() => this.#round(), { retryMs, onFault });
   }
@@ -91,6 +100,9 @@ export class Scheduler {
    */
   async sweep(): Promise<boolean> {
     const { limits, clock, onRemoved } = this.options;
+    this.#mendDue = this.#watch.wasSetBack() || this.#mendDue;
+    if (this.#mendDue) await mendRuns(this.database, clock(), limits.schedulesMax);
+    this.#mendDue = false;
     const due = await selectDue(this.database, clock(), limits.scheduleRunsMax);
     const ran = await this.#each(
       due,

@@ -404,7 +404,7 @@ Deno.test("a worker that ends a step after another has taken its copy changes no
   const phases = new Set<string>();
   for (let steps = 0; steps < STEPS_MAX; steps++) {
     const workerId = crypto.randomUUID();
-    const [slow] = await claimCopies(database, workerId, clock.at, lease());
+    const [slow] = await claimCopies(database, workerId, clock.at, STORAGE_LIMITS.copyLeaseMs);
     if (slow === undefined) break;
     clock.at = lease();
     await vault.createCopier().sweep();
@@ -806,4 +806,17 @@ Deno.test("a copy for a device that is too small fails, however much room there 
   const copy = await run(vault, await copyOf(vault, "s", { device: "small" }));
   assertEquals([copy.status, copy.failure?.code], ["failed", "insufficient-space"]);
   await assertNothingLeft(vault, 0);
+});
+
+Deno.test("a copy whose lease was taken by a clock that has been set back since is free, and one a little ahead is not", async () => {
+  await using vault = await createVault();
+  const { test: { database }, clock } = vault;
+  await copyOf(vault, "s");
+  const claim = async (ms: number) => {
+    const at = new Date(clock.at.getTime() + ms);
+    return (await claimCopies(database, crypto.randomUUID(), at, STORAGE_LIMITS.copyLeaseMs)).length;
+  };
+  assertEquals(await claim(3_600_000), 1);
+  assertEquals(await claim(0), 1);
+  assertEquals(await claim(-1_000), 0);
 });

@@ -145,7 +145,8 @@ Deno.test("a flusher is not woken by appends that its policy lets wait", async (
 Deno.test("isQueueStalled() counts from when the policy would have flushed, and for a marker from its commit", async () => {
   await using bed = await prepare(INTERVAL);
   const { test: { test, storage } } = bed;
-  const stalled = (sinceMs: number) => isQueueStalled(test.database, new Date(START + sinceMs));
+  const stalled = (sinceMs: number) =>
+    isQueueStalled(test.database, new Date(START + sinceMs + 1_000), 1_000);
   await bed.append(0);
   assertEquals([await stalled(5_000), await stalled(5_001)], [false, true]);
   const signal = AbortSignal.timeout(60_000);

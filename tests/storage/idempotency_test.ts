@@ -48,6 +48,20 @@ Deno.test("claim() answers what was kept, to the same request of the same client
   assertEquals(other.state, "claimed");
 });
 
+Deno.test("claim() does not wait for a lease that was taken by a clock that has been set back since", async () => {
+  await using system = await createSystem();
+  const { idempotency } = system.storage;
+  pass(3_600_000);
+  await idempotency.claim(CLIENT, "k", FIRST);
+  pass(-3_600_000);
+  assertEquals((await idempotency.claim(CLIENT, "k", FIRST)).state, "claimed");
+  // But it does for one by a clock that goes a little ahead of this one.
+  pass(1_000);
+  await idempotency.claim(CLIENT, "other", FIRST);
+  pass(-1_000);
+  await assertRefused(() => idempotency.claim(CLIENT, "other", FIRST), "idempotency-key-in-progress");
+});
+
 Deno.test("claim() refuses while another attempt has the key, and takes over when its lease is over", async () => {
   await using system = await createSystem();
   const { idempotency } = system.storage;

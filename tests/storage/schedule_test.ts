@@ -586,3 +586,25 @@ Deno.test("a storage system with a flusher runs schedules by itself, and wakes f
   await until(async () => (await listAll(test)).some(({ status }) => status === "sealed"));
   assertEquals(await namesOf(test), ["s-20261125T110000Z"]);
 });
+
+Deno.test("a clock that was ahead for a while costs no runs: set back, the next is due as it was", async () => {
+  await using test = await createTimedStorage();
+  await create(test, "s");
+  const scheduler = test.createScheduler();
+  await scheduler.sweep();
+  const next = async () => (await test.storage.schedules.get("s")).nextRunAt?.toISOString();
+  assertEquals(await next(), "2026-11-25T11:00:00.000Z");
+
+  test.set("2026-11-25T15:30:00Z");
+  while (await scheduler.sweep());
+  assertEquals((await namesOf(test)).length, 1);
+  assertEquals(await next(), "2026-11-25T16:00:00.000Z");
+  // By the process that was ahead, and by one that was not there.
+  for (const looking of [scheduler, test.createScheduler()]) {
+    test.set("2026-11-25T10:30:00Z");
+    await test.test.database.$client`update schedules set next_run_at = '2026-11-25T16:00:00Z'`;
+    await looking.sweep();
+    assertEquals(await next(), "2026-11-25T11:00:00.000Z");
+    test.set("2026-11-25T15:30:00Z");
+  }
+});

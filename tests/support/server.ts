@@ -24,14 +24,23 @@ export interface TestServer extends TestProcess {
   readonly url: string;
 }
 
-/** Starts `main.ts serve` on a free port and waits until it serves; `onLog` is told what it logs. */
+export interface StartOptions {
+  /** What is run instead of `main.ts`. */
+  readonly program?: string;
+  /** Told what is logged, which else goes to standard error. */
+  readonly onLog?: (text: string) => void;
+}
+
+const MAIN = join(ROOT, "src/main.ts");
+
+/** Starts `main.ts serve`, or another program that serves like it, on a free port and waits until it serves. */
 export async function startServerProcess(
   environment: { DATABASE_URL: string } & Record<string, string>,
   args: string[] = [],
-  onLog?: (text: string) => void,
+  options: StartOptions = {},
 ): Promise<TestServer> {
   const pattern = /Snapmark serves at (\S+)/;
-  const { child, found } = await startProcess(["serve", ...args], environment, pattern, onLog);
+  const { child, found } = await startProcess(["serve", ...args], environment, pattern, options);
   return { ...child, url: found };
 }
 
@@ -66,11 +75,11 @@ async function startProcess(
   args: string[],
   environment: Record<string, string>,
   pattern: RegExp,
-  onLog?: (text: string) => void,
+  { program = MAIN, onLog }: StartOptions = {},
 ): Promise<{ child: TestProcess; found: string }> {
   const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
   const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...PERMISSIONS, join(ROOT, "src/main.ts"), ...args],
+    args: ["run", ...PERMISSIONS, program, ...args],
     env: {
       SNAPMARK_PORT: "0",
       SNAPMARK_ADMIN_TOKEN: TEST_TOKEN,

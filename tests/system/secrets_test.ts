@@ -60,7 +60,7 @@ Deno.test(
       await using server = await startServerProcess(
         { DATABASE_URL: withPassword(test.url), SNAPMARK_LOG: "debug" },
         [],
-        (text) => logged.push(text),
+        { onLog: (text) => logged.push(text) },
       );
       talk = new Talk(server.url);
       const client = JSON.stringify({ name: "c", scopes: ["read", "write", "snapshot"] });

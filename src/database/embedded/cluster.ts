@@ -119,8 +119,8 @@ export async function adoptServer(
   runtime: Runtime,
   signal?: AbortSignal,
 ): Promise<{ connection: EmbeddedConnection; processId: number } | null> {
-  const silentUntil = Date.now() + SILENCE_LIMIT_MS;
-  const notReadyUntil = Date.now() + START_LIMIT_SECONDS * 1000;
+  const silentUntil = performance.now() + SILENCE_LIMIT_MS;
+  const notReadyUntil = performance.now() + START_LIMIT_SECONDS * 1000;
   while (true) {
     const postmaster = await readPostmaster(home);
     if (postmaster === null) return null;
@@ -139,7 +139,7 @@ export async function adoptServer(
     }
     // It is ours, yet its socket is gone (the data directory was moved, /tmp was cleaned) or dead. No client can be
     // using it.
-    if (Date.now() > (answer === "not-ready" ? notReadyUntil : silentUntil)) {
+    if (performance.now() > (answer === "not-ready" ? notReadyUntil : silentUntil)) {
       await stopServer(home, runtime);
       return null;
     }
@@ -160,7 +160,7 @@ export async function startServer(
   const socketDirectory = await createSocketDirectory(home, formerDirectory);
   try {
     await prepareLog(home);
-    const remainsUntil = Date.now() + REMAINS_LIMIT_MS;
+    const remainsUntil = performance.now() + REMAINS_LIMIT_MS;
     while (true) {
       const logStart = (await Deno.stat(home.log)).size;
       const settings = toServerOptions(socketDirectory, await readMemoryBytes());
@@ -169,7 +169,7 @@ export async function startServer(
       if (outcome.success) return toConnection(socketDirectory, SOCKET_PORT);
 
       const log = await readLogEnd(home, logStart);
-      if (!log.includes("pre-existing shared memory block") || Date.now() > remainsUntil) {
+      if (!log.includes("pre-existing shared memory block") || performance.now() > remainsUntil) {
         throw new EmbeddedPostgresError(
           `Cannot start PostgreSQL in ${home.database}`,
           lastLines(`${outcome.printed}\n${log}`),

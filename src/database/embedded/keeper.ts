@@ -77,7 +77,7 @@ export class Keeper {
 
   async #revive(): Promise<void> {
     const { pauseMs = PAUSE_MS, onProgress, revive } = this.options;
-    const now = Date.now();
+    const now = performance.now();
     this.#tries = this.#tries.filter((at) => now - at < WINDOW_MS);
     const { length } = this.#tries;
     if (length >= TRIES_MAX) {
