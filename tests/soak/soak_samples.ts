@@ -14,6 +14,8 @@ export interface Sample {
   /** Bytes of the cache's and the block tables' files, for each byte of data in them. */
   readonly bloat: number;
   readonly dataBytes: number;
+  /** What was deleted and is still to be looked through: for information, it follows how busy the machine is. */
+  readonly reclaims: number;
 }
 
 type Figure = "memoryBytes" | "handles" | "sessions" | "bloat";
@@ -55,17 +57,30 @@ export class Sampler implements AsyncDisposable {
     await closeDatabase(this.#database);
   }
 
-  async #readStored(): Promise<{ sessions: number; bloat: number; dataBytes: number }> {
-    const [row] = await this.#database.$client<{ sessions: number; file_bytes: number; blocks: number }[]>`
+  async #readStored(): Promise<Omit<Sample, "atSeconds" | "memoryBytes" | "handles">> {
+    const [row] = await this.#database.$client<StoredRow[]>`
       select (select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid())
           as sessions,
+        (select count(*) from reclaims) as reclaims,
         (select sum(pg_total_relation_size(c.oid))::bigint from pg_class c
           where c.relkind = 'r' and c.relname ~ '^(cache|blocks)') as file_bytes,
         (select count(*) from blocks where data is not null) + (select count(*) from cache where data is not null)
           as blocks`;
     const dataBytes = row.blocks * BLOCK_BYTES;
-    return { sessions: row.sessions, bloat: row.file_bytes / Math.max(dataBytes, 1), dataBytes };
+    return {
+      sessions: row.sessions,
+      bloat: row.file_bytes / Math.max(dataBytes, 1),
+      dataBytes,
+      reclaims: row.reclaims,
+    };
   }
+}
+
+interface StoredRow {
+  sessions: number;
+  file_bytes: number;
+  blocks: number;
+  reclaims: number;
 }
 
 /** Linux tells what a process holds, to its own programs; elsewhere nothing does. */

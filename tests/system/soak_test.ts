@@ -36,6 +36,7 @@ function samplesWith(growth: Partial<Sample>): Sample[] {
       sessions: 15,
       bloat: 3,
       dataBytes: 0,
+      reclaims: 0,
     };
     const grown = Object.entries(growth).map(([name, by]) => [name, base[name as keyof Sample] + by * index]);
     return { ...base, ...Object.fromEntries(grown) };
