@@ -7,7 +7,7 @@
  * its marker's commit on, as long as it is neither cancelled nor deleted.
  */
 
-import { and, asc, eq, exists, gt, notExists, notInArray } from "drizzle-orm";
+import { and, asc, eq, exists, gt, notExists, notInArray, type SQL, sql } from "drizzle-orm";
 import type { Connection, Database } from "../database/client.ts";
 import { audit, pools, poolTails, snapshots, snapshotVolumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -59,6 +59,7 @@ function selectSnapshots(connection: Connection) {
   return connection.select({
     snapshot: snapshots,
     labels: labelsOf(snapshots.poolId, snapshots.snapshotId),
+    covered: coveredOf(),
     pool: pools,
     tail: poolTails,
     cdb: audit.cdb,
@@ -72,7 +73,6 @@ function selectSnapshots(connection: Connection) {
 type SnapshotRow = Awaited<ReturnType<typeof selectSnapshots>>[number];
 
 interface CoveredRow {
-  snapshot_id: string;
   volume_id: string;
   timeline_id: number;
   epoch: number;
@@ -80,21 +80,18 @@ interface CoveredRow {
   volume_blocks: number;
 }
 
-/** What each of the snapshots covers, by its id. */
-async function selectCovered(
-  { $client }: Connection,
-  rows: SnapshotRow[],
-): Promise<Map<string, CoveredVolume[]>> {
-  const ids = rows.map(({ snapshot }) => snapshot.snapshotId);
-  const poolIds = [...new Set(rows.map(({ snapshot }) => snapshot.poolId))];
-  const covered = await $client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks
-    from snapshot_volumes
-    where pool_id = any(${poolIds}::uuid[]) and snapshot_id = any(${ids}::uuid[])
-    order by volume_id`;
-  const byId = new Map<string, CoveredVolume[]>(ids.map((id) => [id, []]));
-  for (const row of covered) byId.get(row.snapshot_id)?.push(toCoveredVolume(row));
-  return byId;
+/**
+ * What the snapshot of a statement's row covers, as one more column. By a statement of its own it would be what a
+ * snapshot covers that was deleted in between: nothing.
+ */
+function coveredOf(): SQL<CoveredRow[]> {
+  const { volumeId, timelineId, epoch, covered, volumeBlocks } = snapshotVolumes;
+  return sql<CoveredRow[]>`(
+    select coalesce(json_agg(json_build_object(
+      'volume_id', ${volumeId}, 'timeline_id', ${timelineId}, 'epoch', ${epoch}, 'covered', ${covered}::text,
+      'volume_blocks', ${volumeBlocks}) order by ${volumeId}), '[]')
+    from ${snapshotVolumes}
+    where ${snapshotVolumes.poolId} = ${snapshots.poolId} and ${snapshotVolumes.snapshotId} = ${snapshots.snapshotId})`;
 }
 
 function coversVolume(database: Database, volumeId: string) {
@@ -139,7 +136,7 @@ export async function getSnapshot(
 ): Promise<Snapshot> {
   const rows = await selectSnapshots(connection).where(matchSnapshot(reference, poolId)).limit(2);
   const row = requireOne(rows, "snapshot-not-found", reference);
-  const snapshot = toSnapshot(row, await selectCovered(connection, [row]));
+  const snapshot = toSnapshot(row);
   const space = await getSnapshotSpace(connection, snapshot.pool, snapshot.snapshotId, snapshot.volumes);
   return { ...snapshot, ...(space === undefined ? {} : { space }) };
 }
@@ -170,8 +167,7 @@ export async function listSnapshots(
     page.after === undefined ? undefined : gt(snapshots.snapshotId, page.after),
     await carriesLabels(database, snapshots.snapshotId, { kind: "snapshot", poolId, wanted }, page),
   )).orderBy(asc(snapshots.snapshotId)).limit(page.itemsMax + 1);
-  const covered = await selectCovered(database, rows);
-  return toPage(rows, page, (row) => row.snapshot.snapshotId, (row) => toSnapshot(row, covered));
+  return toPage(rows, page, (row) => row.snapshot.snapshotId, toSnapshot);
 }
 
 /** Where a snapshot is: enough to read from it. @throws {StorageError} `snapshot-not-found`, `ambiguous-name`. */
@@ -201,7 +197,7 @@ export async function getCovered(
   const { $client } = connection;
   const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
   const rows = await $client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks
+    select volume_id, timeline_id, epoch, covered::text, volume_blocks
     from snapshot_volumes v
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen} and exists (
       select from snapshots s
@@ -231,7 +227,7 @@ export async function listCovered(
   snapshotId: string,
 ): Promise<CoveredVolume[]> {
   const rows = await $client<CoveredRow[]>`
-    select snapshot_id, volume_id, timeline_id, epoch, covered::text, volume_blocks from snapshot_volumes
+    select volume_id, timeline_id, epoch, covered::text, volume_blocks from snapshot_volumes
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} order by volume_id`;
   return rows.map(toCoveredVolume);
 }
@@ -268,10 +264,7 @@ function toCoveredVolume(row: CoveredRow): CoveredVolume {
   };
 }
 
-function toSnapshot(
-  { snapshot, labels, pool, tail, cdb, chainHash }: SnapshotRow,
-  covered: Map<string, CoveredVolume[]>,
-): Snapshot {
+function toSnapshot({ snapshot, labels, covered, pool, tail, cdb, chainHash }: SnapshotRow): Snapshot {
   return {
     pool,
     snapshotId: snapshot.snapshotId,
@@ -281,7 +274,7 @@ function toSnapshot(
     ...(snapshot.scheduleId === null ? {} : { scheduleId: snapshot.scheduleId }),
     status: snapshot.status,
     sequence: snapshot.markerSequence,
-    volumes: covered.get(snapshot.snapshotId) ?? [],
+    volumes: covered.map(toCoveredVolume),
     createdAt: snapshot.createdAt,
     ...(snapshot.sealedAt === null ? {} : { sealedAt: snapshot.sealedAt }),
     ...(snapshot.heldUntil === null
