@@ -9,6 +9,7 @@ import { cancelCopy, type Copy, createCopy, getCopy, listCopies } from "./copy.t
 import { requireWhole } from "./covered.ts";
 import { getDevice } from "./device.ts";
 import type { StorageLimits } from "./limits.ts";
+import { readAnswer } from "./fault.ts";
 import { findMirror } from "./mirror.ts";
 import type { Page, PageRequest } from "./page.ts";
 import { findPoolId, getPool, type Pool } from "./pool.ts";
@@ -94,7 +95,7 @@ export class Copies {
     const { clock, onCancelled } = this.options;
     await cancelCopy(this.database, actor, await getCopy(this.database, copyId), clock());
     onCancelled();
-    return await getCopy(this.database, copyId);
+    return await readAnswer(() => getCopy(this.database, copyId));
   }
 }
 

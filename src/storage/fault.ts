@@ -37,3 +37,21 @@ export function toStorageError(error: unknown): StorageError | undefined {
   const { code, message } = FAULTS[fault];
   return new StorageError(code, message, { cause: error });
 }
+
+/**
+ * Reads the answer to a request that has taken effect. A fault of the database is no reason then to say that nothing was changed.
+ *
+ * @throws {StorageError} `outcome-unknown` for such a fault; whatever else `read` throws.
+ */
+export async function readAnswer<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof StorageError || toStorageError(error) === undefined) throw error;
+    throw new StorageError(
+      "outcome-unknown",
+      "Cannot tell what became of the request: it took effect, and the database failed before its answer was read",
+      { cause: error },
+    );
+  }
+}

@@ -5,6 +5,7 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
+import { readAnswer } from "./fault.ts";
 import type { Page, PageRequest } from "./page.ts";
 import { DEFAULT_POOL, findPoolId, getPool, type Pool } from "./pool.ts";
 import {
@@ -88,7 +89,7 @@ export class Schedules {
     const snapshotId = await runNow(this.database, actor, this.options, schedule);
     this.options.onPlaced();
     this.options.onChanged();
-    return await getSnapshot(this.database, snapshotId, schedule.pool.poolId);
+    return await readAnswer(() => getSnapshot(this.database, snapshotId, schedule.pool.poolId));
   }
 
   async delete(actor: Actor, reference: string, pool?: string): Promise<void> {

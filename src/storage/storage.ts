@@ -29,6 +29,7 @@ import { type Difference, openDifference } from "./difference.ts";
 import { type EventFilter, listEvents, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
 import { type EventStream, type EventStreamInput, findStream } from "./event_stream.ts";
+import { readAnswer } from "./fault.ts";
 import { askFlush } from "./flush_policy.ts";
 import { type Hold, holdSnapshot } from "./hold.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
@@ -560,7 +561,7 @@ export class Storage implements AsyncDisposable {
   ): Promise<Snapshot> {
     const place = await findSnapshotPlace(this.database, reference, await findPoolId(this.database, pool));
     await changeSnapshot(this.database, actor, place, change, this.#limits, this.#clock());
-    return await getSnapshot(this.database, place.snapshotId, place.pool.poolId);
+    return await readAnswer(() => getSnapshot(this.database, place.snapshotId, place.pool.poolId));
   }
 
   async #execute(actor: Actor, { pool, command }: AddressedCommand, signal: AbortSignal): Promise<Snapshot> {
@@ -569,12 +570,21 @@ export class Storage implements AsyncDisposable {
       () => executeSnapshotCommand(this.database, actor, pool, command, this.#clock),
     );
     this.#workers.wake("flusher");
-    if (immed) return await getSnapshot(this.database, snapshotId, pool.poolId);
-    for await (const _ of this.#feed.looks(pool.poolId, signal)) {
-      const snapshot = await getSnapshot(this.database, snapshotId, pool.poolId);
+    const place = { poolId: pool.poolId, snapshotId };
+    return await readAnswer(() => immed ? this.#read(place) : this.#awaitSeal(place, signal));
+  }
+
+  #read({ poolId, snapshotId }: { poolId: string; snapshotId: string }): Promise<Snapshot> {
+    return getSnapshot(this.database, snapshotId, poolId);
+  }
+
+  /** Answers when it is sealed, or how it stands when the time is over. */
+  async #awaitSeal(place: { poolId: string; snapshotId: string }, signal: AbortSignal): Promise<Snapshot> {
+    for await (const _ of this.#feed.looks(place.poolId, signal)) {
+      const snapshot = await this.#read(place);
       if (snapshot.status !== "pending") return snapshot;
     }
-    return await getSnapshot(this.database, snapshotId, pool.poolId);
+    return await this.#read(place);
   }
 
   /** Holds a snapshot: nobody can delete it before. */
@@ -586,7 +596,7 @@ export class Storage implements AsyncDisposable {
   ): Promise<Snapshot> {
     const place = await findSnapshotPlace(this.database, reference, await findPoolId(this.database, pool));
     await holdSnapshot(this.database, actor, place, hold, this.#clock());
-    return await getSnapshot(this.database, place.snapshotId, place.pool.poolId);
+    return await readAnswer(() => getSnapshot(this.database, place.snapshotId, place.pool.poolId));
   }
 
   /** Deletes a snapshot, or cancels it while it is pending; its space is reclaimed in the background. */
