@@ -77,8 +77,10 @@ Deno.test("append() stores the checksums of all blocks, and a flush and a reclai
     { volumes: ["v"], untilSealed: false },
     AbortSignal.timeout(1e4),
   );
-  await storage.append(TESTER, "v", undefined, [write(2, 70, 1)]);
+  // In a slot that has others, which reclaim then moves.
+  await storage.append(TESTER, "v", undefined, [write(8, 70, 1)]);
   await test.drain();
+  assertEquals(await assertChecked(database), { queued: 0, flushed: 11 });
   await storage.takeSnapshot(TESTER, { volumes: ["v"], untilSealed: false }, AbortSignal.timeout(1e4));
   await test.drain();
   await storage.deleteSnapshot(TESTER, taken.snapshotId);
