@@ -26,8 +26,10 @@ export function createValidator(): (pointer: string, value: unknown) => string[]
   ajv.addFormat("byte", /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/);
   ajv.addFormat("binary", true);
   ajv.addSchema(close(document) as object, "openapi");
+  const compiled = new Map<string, ReturnType<typeof ajv.compile>>();
   return (pointer, value) => {
-    const validate = ajv.compile({ $ref: `openapi#${pointer}` });
+    const validate = compiled.get(pointer) ?? ajv.compile({ $ref: `openapi#${pointer}` });
+    compiled.set(pointer, validate);
     validate(value);
     return (validate.errors ?? []).map(({ instancePath, message, params }) =>
       `${instancePath} ${message} ${JSON.stringify(params)}`

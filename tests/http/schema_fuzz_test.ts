@@ -58,6 +58,42 @@ const FAULTS: fc.Arbitrary<unknown> = fc.oneof(
   fc.jsonValue({ maxDepth: 2 }),
 );
 
+/** Bodies that say they are JSON and are not, or are nothing that any schema has. */
+const NO_JSON = fc.oneof(
+  fc.string({ unit: "binary", maxLength: 200 }),
+  fc.json().map((text) => text.slice(0, -1)),
+  fc.integer({ min: 1, max: 20_000 }).map((depth) => "[".repeat(depth)),
+  fc.integer({ min: 1, max: 20_000 }).map((depth) => `${"[".repeat(depth)}${"]".repeat(depth)}`),
+  fc.constantFrom("", "NaN", "1e999999", '{"name":1,"name":2}', '{"__proto__":{}}', "\ufeff{}"),
+);
+
+/** Headers that mean something to some route, with anything that a header may have. */
+const HEADERS = [
+  "idempotency-key",
+  "content-digest",
+  "want-content-digest",
+  "range",
+  "if-range",
+  "content-range",
+  "accept",
+];
+const headers: fc.Arbitrary<Record<string, string>> = fc.dictionary(
+  fc.constantFrom(...HEADERS),
+  fc.oneof(
+    fc.stringMatching(/^[!-~]([ -~]{0,40}[!-~])?$/),
+    fc.constantFrom(
+      "bytes=0-",
+      "bytes=511-0",
+      "bytes 0-511/512",
+      "sha-256=:AAAA:",
+      "sha-256=1",
+      "*/*",
+      '"k"',
+    ),
+  ),
+  { maxKeys: 2 },
+);
+
 /** Values that `schema` allows, as far as it says so. */
 function valid(schema: Schema, name = ""): fc.Arbitrary<unknown> {
   if (schema.$ref !== undefined) {
@@ -169,7 +205,12 @@ function pathOf(path: string, operation: Schema): fc.Arbitrary<string> {
 function bodyOf(operation: Schema): fc.Arbitrary<CallOptions> {
   const [type, media] = Object.entries<Schema>(operation.requestBody?.content ?? {})[0] ?? [];
   if (type === undefined) return fc.constant({});
-  if (type === "application/json") return mostlyValid(media.schema).map((json) => ({ json: json ?? null }));
+  if (type === "application/json") {
+    return fc.oneof(
+      { weight: 6, arbitrary: mostlyValid(media.schema).map((json) => ({ json: json ?? null })) },
+      { weight: 1, arbitrary: NO_JSON.map((text) => ({ text })) },
+    );
+  }
   return fc.oneof(
     fc.integer({ min: 0, max: 8 }).map((count) => ({ octets: fill(1, count, 512) })),
     fc.uint8Array({ maxLength: 2_000 }).map((octets) => ({ octets })),
@@ -184,6 +225,12 @@ function assertValid(validate: ReturnType<typeof createValidator>, route: string
   assertEquals(validate(pointerTo(route, answer), value), []);
 }
 
+function describe(statuses: Map<number, number>): string {
+  return [...statuses].toSorted(([a], [b]) => a - b).map(([status, count]) => `${count} × ${status}`).join(
+    ", ",
+  );
+}
+
 async function furnish({ call }: TestDoor): Promise<void> {
   for (const name of ["v", "w"]) await call("POST", "/volumes", { json: { name, blockCount: 64 } });
   await call("POST", "/snapshots", { json: { name: "s" } });
@@ -196,7 +243,11 @@ Deno.test(`every route answers as documented, whatever its schema makes up, and 
   const statuses = new Map<number, number>();
   for (const [route, operation] of operations) {
     const [method, path] = route.split(" ");
-    const call = fc.record({ path: pathOf(path, operation), options: bodyOf(operation) });
+    const call = fc.record({
+      path: pathOf(path, operation),
+      options: fc.tuple(bodyOf(operation), fc.option(headers, { nil: {}, freq: 2 }))
+        .map(([body, others]) => ({ ...body, headers: others })),
+    });
     await furnish(door);
     await fc.assert(
       fc.asyncProperty(call, async ({ path, options }) => {
@@ -207,14 +258,96 @@ Deno.test(`every route answers as documented, whatever its schema makes up, and 
       { seed: SEED, numRuns: CALLS, endOnFailure: true },
     );
   }
+  console.log(
+    `${[...statuses.values()].reduce((sum, count) => sum + count)} requests: ${describe(statuses)}`,
+  );
   for (const status of [200, 201, 400, 404, 422]) assert(statuses.has(status), `none was answered ${status}`);
   assertEquals((await door.call("GET", "/health/ready")).body.ready, true);
+});
+
+/** What breaks careless programs, each for itself: in a path or a query, and in a body. */
+const BAD_TEXTS = [
+  "",
+  "\0",
+  "a\0b",
+  "-1",
+  "0.5",
+  "1e400",
+  "9007199254740993",
+  "9".repeat(26),
+  "x".repeat(5_000),
+  "\ud800",
+  "__proto__",
+  "%00",
+  "'",
+  "💾",
+];
+const BAD_VALUES = [...BAD_TEXTS, null, true, -1, 0.5, 2 ** 53, 2 ** 63, 1e308, [], {}, [[]], [null], ["\0"]];
+
+/** A call that is valid as far as the document says, with other values for a parameter or a part of its body. */
+function callWith(
+  route: string,
+  operation: Schema,
+  seed: number,
+  bad: { parameter?: string; part?: string; value?: unknown },
+): [path: string, options: CallOptions] {
+  const [, path] = route.split(" ");
+  const parameters: Schema[] = (operation.parameters ?? []).filter((one: Schema) => one.name !== undefined);
+  const inPath = path.replaceAll(/\{(\w+)\}/g, (_, name) => {
+    const text = name === bad.parameter ? String(bad.value) : KNOWN[name]?.[0] ?? "none";
+    return toText(text).replace(/^\.*$/, "-");
+  });
+  const isQuery = parameters.some((one) => one.in === "query" && one.name === bad.parameter);
+  const query = isQuery ? `?${bad.parameter}=${toText(bad.value)}` : "";
+  const [type, media] = Object.entries<Schema>(operation.requestBody?.content ?? {})[0] ?? [];
+  if (type === undefined) return [inPath + query, {}];
+  if (type !== "application/json") return [inPath + query, { octets: fill(1, 1, 512) }];
+  const [body] = fc.sample(valid(media.schema), { seed, numRuns: 1 });
+  const json = bad.part === undefined ? body : { ...body as object, [bad.part]: bad.value };
+  return [inPath + query, { json: json ?? null }];
+}
+
+/** The parts of a route's JSON body, in whichever of its forms. */
+function listParts(operation: Schema): string[] {
+  const parts = (schema: Schema): string[] => {
+    if (schema?.$ref !== undefined) return parts(document.components.schemas[schema.$ref.split("/").at(-1)]);
+    const forms = schema?.anyOf ?? schema?.oneOf ?? schema?.allOf ?? [];
+    return [...Object.keys(schema?.properties ?? {}), ...forms.flatMap(parts)];
+  };
+  return [...new Set(parts(operation.requestBody?.content?.["application/json"]?.schema))];
+}
+
+Deno.test("every route answers as documented to each bad value of each parameter and each part of a body", async () => {
+  await using door = await createTestDoor({ flusher: true });
+  const validate = createValidator();
+  let tried = 0;
+  for (const [route, operation] of operations) {
+    await furnish(door);
+    const parameters = (operation.parameters ?? [])
+      .filter((one: Schema) => one.in === "path" || one.in === "query").map(({ name }: Schema) => name);
+    const bads = [
+      ...parameters.flatMap((parameter: string) => BAD_TEXTS.map((value) => ({ parameter, value }))),
+      ...listParts(operation).flatMap((part) => BAD_VALUES.map((value) => ({ part, value }))),
+    ];
+    for (const bad of bads) {
+      const [path, options] = callWith(route, operation, SEED + tried, bad);
+      const answer = await door.call(route.split(" ")[0], path, options);
+      tried += 1;
+      try {
+        assertValid(validate, route, answer);
+      } catch (error) {
+        throw new Error(`${route} with ${JSON.stringify(bad).slice(0, 200)}`, { cause: error });
+      }
+    }
+  }
+  console.log(`${tried} requests`);
 });
 
 Deno.test(`POST /snapshots answers CDBs of all 256 first bytes with random tails as documented (seed ${SEED})`, async () => {
   await using door = await createTestDoor({ flusher: true });
   await createTestVolume(door, "v");
   const validate = createValidator();
+  let tried = 0;
   const hex = (lengthMax: number) => fc.uint8Array({ maxLength: lengthMax }).map((bytes) => bytes.toHex());
   for (let first = 0; first < 256; first++) {
     const command = fc.record({
@@ -229,9 +362,11 @@ Deno.test(`POST /snapshots answers CDBs of all 256 first bytes with random tails
           ...(dataOut === undefined ? {} : { dataOut }),
           ...(volume === undefined ? {} : { volume }),
         };
+        tried += 1;
         assertValid(validate, "POST /snapshots", await door.call("POST", "/snapshots", { json }));
       }),
       { seed: SEED + first, numRuns: TAILS, endOnFailure: true },
     );
   }
+  console.log(`${tried} commands`);
 });

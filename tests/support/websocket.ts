@@ -79,6 +79,8 @@ export interface Handshake extends Disposable {
   readonly body?: any;
   /** The next frame. */
   read(): Promise<Frame>;
+  /** Sends bytes as they are. */
+  write(bytes: Uint8Array): Promise<void>;
 }
 
 /** Sends a handshake and leaves it at that: whoever calls decides whether anything is ever read. */
@@ -120,6 +122,9 @@ export async function shakeHands(
     headers: answered,
     ...(length === 0 ? {} : { body: JSON.parse(decode(await reader.take(length))) }),
     read: () => readFrame(reader),
+    write: async (bytes) => {
+      for (let sent = 0; sent < bytes.length;) sent += await connection.write(bytes.subarray(sent));
+    },
     [Symbol.dispose]: () => connection.close(),
   };
 }
