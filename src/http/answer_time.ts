@@ -5,14 +5,15 @@
  * What was begun goes on, and ends when the database is back: a batch under way is committed or not, a key gets its answer or is free
  * again. So the client is told that nobody knows, unless all it wanted was to read.
  *
- * The time counts from when the body is there: how long that takes is up to the client.
+ * The time counts from when the body is there: how long that takes is up to the client. An image is written while it comes, and the
+ * time counts for each piece of it.
  */
 
 import { createMiddleware } from "hono/factory";
 import { StorageError } from "../errors.ts";
 import type { Door, DoorContext, DoorEnv } from "./door.ts";
 
-/** Bounds whatever comes behind it, but for bodies that are streamed: they are answered when they are through. */
+/** Bounds whatever comes behind it, but for bodies that are streamed: who reads those bounds what is done with them. */
 export function limitAnswer(door: Door, isStreamed: (c: DoorContext) => boolean) {
   return createMiddleware<DoorEnv>(async (c, next) => {
     if (isStreamed(c)) await next();

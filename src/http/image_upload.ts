@@ -10,6 +10,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { StorageError } from "../errors.ts";
 import type { Trim, Write } from "../storage/append.ts";
 import type { Volume } from "../storage/volume.ts";
+import { answerInTime } from "./answer_time.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { Count, jsonResponse, Lba, PoolQuery, PROBLEM_RESPONSE, Reference, Sequence } from "./schema.ts";
@@ -50,12 +51,13 @@ const uploadRoute = createRoute({
   },
 });
 
-export function registerImageUpload(app: DoorApp, { storage }: Door): void {
+export function registerImageUpload(app: DoorApp, door: Door): void {
+  const { storage } = door;
   app.openapi(uploadRoute, async (c) => {
     const reference = c.req.valid("param").volume;
     const { pool } = c.req.valid("query");
     requireOctets(c);
-    const volume = await storage.getVolume(reference, pool);
+    const volume = await answerInTime(door, "GET", storage.getVolume(reference, pool));
     const { lba, end } = toTarget(c, volume);
     const { blockSizeBytes } = volume.pool;
     const actor = toActor(c);
@@ -64,12 +66,9 @@ export function registerImageUpload(app: DoorApp, { storage }: Door): void {
     for await (const piece of readPieces(c, blockSizeBytes)) {
       const blockCount = piece.length / blockSizeBytes;
       if (at + blockCount > end) throw tooLong(volume, at - lba);
-      ({ sequence } = await storage.append(
-        actor,
-        volume.volumeId,
-        volume.pool.poolId,
-        toWrites(at, piece, blockSizeBytes),
-      ));
+      const writes = toWrites(at, piece, blockSizeBytes);
+      const appending = storage.append(actor, volume.volumeId, volume.pool.poolId, writes);
+      ({ sequence } = await answerInTime(door, "PUT", appending));
       at += blockCount;
     }
     if (at === lba) throw new StorageError("not-whole-blocks", "Cannot write an image without a byte");

@@ -26,10 +26,12 @@ type Request = [method: string, path: string, options?: CallOptions];
 const octets = fill(7, 1, BLOCK_BYTES);
 const keyed = (key: string, json: unknown): CallOptions => ({ json, headers: { "idempotency-key": key } });
 
+/** Those that change nothing, or had not come so far. */
 const READS: readonly Request[] = [
   ["GET", "/volumes/a/blocks/0"],
   ["GET", "/volumes/a"],
   ["GET", "/snapshots"],
+  ["PUT", "/volumes/a/image", { octets }],
   ["GET", "/pools/main", { token: createClientToken(createId()).token }],
 ];
 /** By the fast lane, by the ordinary way, and under a key. */

@@ -24,7 +24,7 @@ export async function write(
   world: SoakWorld,
   volume: SoakVolume,
   part: { first: number; end: number },
-  token: string,
+  tokens: readonly string[],
   seed: number,
 ): Promise<void> {
   const random = seeded(seed);
@@ -35,6 +35,8 @@ export async function write(
   await world.repeat(async () => {
     await rest(PAUSES_MS.write * 2 * random());
     const kind = random();
+    // Of any priority: what is newer may be flushed before what is older.
+    const token = tokens[below(random, tokens.length)];
     await volume.whileOpen(async () => {
       if (kind < 0.7) await writeOne(world, volume, range(), token);
       else if (kind < 0.8) await trim(world, volume, range(), token);

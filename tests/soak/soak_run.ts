@@ -87,7 +87,7 @@ function startActors(world: SoakWorld, tokens: string[], options: SoakOptions): 
     Array.from({ length: WRITERS }, (_, part) => {
       const range = { first: part * partBlocks, end: (part + 1) * partBlocks };
       const number = index * WRITERS + part;
-      return write(world, volume, range, tokens[number % tokens.length], options.seed + number);
+      return write(world, volume, range, tokens, options.seed + number);
     })
   );
   return [
