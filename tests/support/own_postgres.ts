@@ -1,5 +1,8 @@
 /**
- * A PostgreSQL of one test's own, to be hung, stopped and started again while others use it.
+ * A PostgreSQL of one test's own, to be hung, killed, stopped and started again while others use it.
+ *
+ * It has the settings of the bundled one, so its commits are on disk. A SIGKILL of processes would not need that, for the
+ * system keeps what they have written; it is left as it is, because that is what users run.
  */
 
 import { join } from "@std/path";
@@ -14,6 +17,8 @@ export interface OwnPostgres extends AsyncDisposable {
   readonly url: string;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** Ends every process of it by SIGKILL, until {@linkcode OwnPostgres.start}. */
+  kill(): Promise<void>;
   /** Stops every process of it where it is (SIGSTOP), until {@linkcode OwnPostgres.wake}. */
   hang(): Promise<void>;
   wake(): void;
@@ -36,6 +41,11 @@ export async function startOwnPostgres(): Promise<OwnPostgres> {
     stop: async () => {
       await running?.stop();
       running = undefined;
+    },
+    kill: async () => {
+      await killProcesses(await findPostmaster(dataDir));
+      // Frees the data directory: there is nothing left to stop.
+      await own.stop();
     },
     hang: async () => {
       hung = await stopProcesses(dataDir, url);
@@ -77,6 +87,26 @@ export async function makeDataDirectory(): Promise<string> {
 /** The number of the main process of the PostgreSQL in a data directory. */
 export async function findPostmaster(dataDir: string): Promise<number> {
   return Number((await Deno.readTextFile(join(dataDir, "postgres", "postmaster.pid"))).split("\n")[0]);
+}
+
+/** The main process first, so that it can start none that is not in the list. */
+async function killProcesses(postmaster: number): Promise<void> {
+  for (const pid of [postmaster, ...await findChildren(postmaster)]) {
+    try {
+      Deno.kill(pid, "SIGKILL");
+    } catch {
+      // It had ended by itself.
+    }
+  }
+}
+
+/** Asked through a shell: Deno opens /proc only to programs that are allowed everything. */
+const LIST_CHILDREN = Deno.build.os === "linux" ? 'cat "/proc/$1/task/$1/children"' : 'pgrep -P "$1"';
+
+async function findChildren(pid: number): Promise<number[]> {
+  const { stdout } = await new Deno.Command("/bin/sh", { args: ["-c", LIST_CHILDREN, "sh", String(pid)] })
+    .output();
+  return new TextDecoder().decode(stdout).split(/\s+/).filter(Boolean).map(Number);
 }
 
 /** The main process first, so that it can start none that is not in the list. Answers all of them. */

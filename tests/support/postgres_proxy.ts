@@ -41,8 +41,8 @@ export interface PostgresProxy extends AsyncDisposable {
   readonly url: string;
   /** Asked from the next statement on. */
   hooks: ProxyHooks;
-  /** Ends all connections on both sides; further ones are taken. */
-  cut(): void;
+  /** Ends all connections on both sides; further ones are taken. Answers the process ids that PostgreSQL had for them. */
+  cut(): number[];
 }
 
 /** Starts a proxy on a free port of this machine, in front of the PostgreSQL that `url` names (by TCP or by socket directory). */
@@ -54,7 +54,9 @@ export function startPostgresProxy(url: string, hooks: ProxyHooks = {}): Postgre
     url: atListener(url, listener),
     hooks,
     cut: () => {
-      for (const connection of connections.keys()) connection.close();
+      const cut = [...connections.keys()];
+      for (const connection of cut) connection.close();
+      return cut.flatMap(({ serverPid }) => serverPid ?? []);
     },
     [Symbol.asyncDispose]: async () => {
       listener.close();
@@ -112,6 +114,8 @@ interface Asked {
 }
 
 class ProxiedConnection {
+  /** The process that serves it. */
+  serverPid?: number;
   #server?: Connection;
   #closed = false;
   readonly #prepared = new Map<string, string>();
@@ -224,7 +228,8 @@ class ProxiedConnection {
     }
   }
 
-  #follow({ type }: Frame): void {
+  #follow({ type, body }: Frame): void {
+    if (type === "K") this.serverPid = new DataView(body.buffer, body.byteOffset).getUint32(0);
     if (type === "G") this.#copying = true;
     if (type === "E" && this.#copying) this.#copyFailed = !this.#asked.some(({ by }) => "cf".includes(by));
     if (type === "Z") this.#copying = false;

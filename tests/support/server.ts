@@ -52,8 +52,11 @@ export async function startBundledServerProcess(dataDir: string): Promise<TestSe
 }
 
 /** Starts `main.ts worker` and waits until it flushes. */
-export async function startWorkerProcess(environment: { DATABASE_URL: string }): Promise<TestProcess> {
-  return (await startProcess(["worker"], environment, /(Flushing) /)).child;
+export async function startWorkerProcess(
+  environment: { DATABASE_URL: string },
+  onLog?: (text: string) => void,
+): Promise<TestProcess> {
+  return (await startProcess(["worker"], environment, /(Flushing) /, onLog)).child;
 }
 
 /** Runs a task that ends by itself, as `deno.json` has it. */
