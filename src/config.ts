@@ -64,6 +64,12 @@ export const STORAGE_LIMITS: StorageLimits = {
   scrubProgressMs: 10_000,
   // A pass that another process was asked for is noticed so late.
   scrubPollMs: 1_000,
+  // A step is read in some 100 ms, and is what is done again after a kill.
+  digestStepBytes: 8 * MIB,
+  // Far above a step; what a killed worker was reading stands still for so long.
+  digestLeaseMs: 60_000,
+  // What was sealed is looked at so late; nobody waits for it.
+  digestPollMs: 1_000,
   flushRetryMs: 1_000,
   // A person follows four steps a second; more would be rows for nobody.
   progressMs: 250,

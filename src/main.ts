@@ -16,7 +16,8 @@ const USAGE = `Usage: main.ts COMMAND
   serve [--no-flusher]   serve HTTP; flush, reclaim and run schedules unless told not to
   worker                 flush, reclaim and run schedules in a process of its own
   migrate                bring the database to this version's schema
-  verify                 check the chain of every pool's audit
+  verify [--snapshot ID] check the chain of every pool's audit, and every sealed snapshot's digest against its blocks;
+                         or those of one snapshot
   verify --receipt FILE [--key FILE]
                          check a receipt: with an answer of /keys in FILE, or with the database
   openapi [--check]      write openapi.yaml, or check that it is up to date
@@ -29,21 +30,22 @@ interface Flags {
   readonly url?: string;
   readonly receipt?: string;
   readonly key?: string;
+  readonly snapshot?: string;
 }
 
 const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
   serve: ({ flusher }) => serve(readConfig(), { flusher }),
   worker: () => work(readConfig()),
   migrate: () => migrateDatabase(readConfig()),
-  verify: ({ receipt, key }) => verifyWhat(receipt, key),
+  verify: ({ receipt, key, snapshot }) => verifyWhat(receipt, key, snapshot),
   openapi: ({ check }) => writeOpenapi({ check }),
   demo: ({ url }) => demo(readConfig(), url),
 };
 
-async function verifyWhat(receipt: string | undefined, key: string | undefined): Promise<void> {
+async function verifyWhat(receipt?: string, key?: string, snapshot?: string): Promise<void> {
   if (receipt !== undefined) return await verifyReceipt(readConfig(), receipt, key);
   if (key !== undefined) throw new Error("Cannot check a key alone: expected --receipt FILE too");
-  await verify(readConfig());
+  await verify(readConfig(), snapshot);
 }
 
 /** Runs the command that `args` name and answers the exit code. */
@@ -51,7 +53,7 @@ async function main(args: string[]): Promise<number> {
   const unknown: string[] = [];
   const flags = parseArgs(args, {
     boolean: ["flusher", "check", "help"],
-    string: ["url", "receipt", "key"],
+    string: ["url", "receipt", "key", "snapshot"],
     negatable: ["flusher"],
     default: { flusher: true },
     unknown: (argument: string, key?: string) => {

@@ -178,6 +178,10 @@ export const snapshots = pgTable("snapshots", {
   heldUntil: moment("held_until"),
   holdReason: text("hold_reason"),
   scheduleId: uuid("schedule_id"),
+  digest: bytea("digest"),
+  digestedAt: moment("digested_at"),
+  checkedAt: moment("checked_at"),
+  intact: boolean("intact"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const snapshotVolumes = pgTable("snapshot_volumes", {
@@ -188,7 +192,20 @@ export const snapshotVolumes = pgTable("snapshot_volumes", {
   epoch: count("epoch").notNull(),
   volumeBlocks: count("volume_blocks").notNull(),
   covered: multirange("covered").notNull(),
+  digest: bytea("digest"),
+  fault: text("fault"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId, table.volumeId] })]);
+
+export const digestions = pgTable("digestions", {
+  poolId: uuid("pool_id").notNull(),
+  snapshotId: uuid("snapshot_id").notNull(),
+  volumeId: uuid("volume_id"),
+  position: count("position").notNull().default(0),
+  chain: bytea("chain").notNull().default(new Uint8Array(32)),
+  workerId: uuid("worker_id"),
+  leasedUntil: moment("leased_until"),
+  createdAt: moment("created_at").notNull(),
+}, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const audit = pgTable("audit", {
   poolId: uuid("pool_id").notNull(),

@@ -177,10 +177,10 @@ function isStreamed({ req: { method, path } }: DoorContext): boolean {
   return (method === "PUT" && IMAGE_PATH.test(path)) || (method === "POST" && IMPORT_PATH.test(path));
 }
 
-/** Of the other bodies, PUTs are octets, and so is an import; a flush, a run, a rotation and a scrub have none. */
+/** Of the other bodies, PUTs are octets, and so is an import; a flush, a run, a verification, a rotation and a scrub have none. */
 function takesJson({ req: { method, path } }: DoorContext): boolean {
   if (method === "PUT") return path.endsWith("/hold");
-  return method === "PATCH" || (method === "POST" && !/\/(flush|run|import|rotate|scrub)$/.test(path));
+  return method === "PATCH" || (method === "POST" && !/\/(flush|run|verify|import|rotate|scrub)$/.test(path));
 }
 
 /** A path that exists with other methods is answered with those; any other does not exist. */

@@ -6,6 +6,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { formatHex } from "../scsi/cdb.ts";
 import { decodeSnapshotParameterList } from "../scsi/parameter_list.ts";
 import { type AuditedCommand, type AuditRecord as StorageAuditRecord, NO_POOL } from "../storage/audit.ts";
+import { DIGESTS_COUNTED_MAX } from "../storage/digestion.ts";
 import { DEFAULT_POOL } from "../storage/pool.ts";
 import type { Door, DoorApp } from "./door.ts";
 import {
@@ -101,6 +102,7 @@ const AuditRecord = z.object({
     "snapshot.delete",
     "snapshot.hold",
     "snapshot.label",
+    "snapshot.verify",
   ]),
   targetId: Id,
   targetName: z.string().optional(),
@@ -121,6 +123,16 @@ const VerifiedAudit = z.object({
     auditId: Id.optional(),
     reason: z.enum(["changed", "missing", "unexpected"]),
   }).optional().openapi({ description: "The first row that does not fit; no page follows" }),
+  digests: z.object({
+    digested: Count.openapi({ description: "Snapshots that have a digest" }),
+    pending: Count.openapi({ description: "Sealed ones that nobody has read yet" }),
+    damaged: Count.openapi({
+      description: "Those that were not what their digest says, when they were last read",
+    }),
+  }).optional().openapi({
+    description:
+      `Of the pool's snapshots, as they were last found; each is counted up to ${DIGESTS_COUNTED_MAX}`,
+  }),
   nextPageToken: z.string().optional().openapi({ description: "Absent when the chain is through" }),
 }).openapi("VerifiedAudit");
 
@@ -144,7 +156,8 @@ const verifyRoute = createRoute({
   summary: "Check the chain of a pool's audit",
   description:
     "Makes the hashes again, page by page, and names the first row that does not fit: it was changed, is missing, or was " +
-    "put in. Changed rows also are moved ones. The last page tells whether rows are missing at the end.",
+    "put in. Changed rows also are moved ones. The last page tells whether rows are missing at the end. Snapshots' blocks are " +
+    "not read for it: `digests` tells what was found when they last were.",
   tags: ["audit"],
   request: {
     query: PageQuery.extend({

@@ -7,6 +7,7 @@ import { type Copy as StorageCopy, COPY_PHASES } from "../storage/copy.ts";
 import { type Door, type DoorApp, toActor } from "./door.ts";
 import {
   Count,
+  Digest,
   given,
   Id,
   ID_KEY,
@@ -28,11 +29,6 @@ export const CopyPhase = z.enum(COPY_PHASES).openapi({
   description:
     "What is being done, in this order; counting, copying, digesting and verifying go over the volume",
 });
-export const Digest = z.string().regex(/^[0-9a-f]{64}$/).openapi({
-  description:
-    "Of the contents, as read from the source and from the copy: SHA-256 over chained SHA-256 of each MiB that is not " +
-    "all zeros, see README",
-});
 
 const Copy = z.object({
   id: Id,
@@ -51,7 +47,9 @@ const Copy = z.object({
   baseSnapshotId: Id.optional().openapi({ description: "The source of that last copy" }),
   bytesCopied: Count,
   bytesTotal: Count.openapi({ description: "Data to copy; rises until they are counted" }),
-  digest: Digest.optional(),
+  digest: Digest.optional().openapi({
+    description: "Of the contents, as read from the source and from the copy",
+  }),
   failure: z.object({ code: z.string(), detail: z.string() }).optional(),
   createdAt: Moment,
   endedAt: Moment.optional(),

@@ -16,11 +16,12 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { EVENT_TYPES, type EventType, type StorageEvent } from "../storage/event.ts";
 import { findClient, offeredSubprotocols, readToken, SUBPROTOCOL } from "./authentication.ts";
-import { CopyPhase, Digest } from "./copies.ts";
+import { CopyPhase } from "./copies.ts";
 import { type Door, type DoorApp, type DoorContext, withinOf } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
   Count,
+  Digest,
   given,
   Id,
   jsonResponse,
@@ -33,7 +34,7 @@ import {
 } from "./schema.ts";
 import { FlushPolicy } from "./pool_settings.ts";
 import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
-import { Progress } from "./snapshots.ts";
+import { Progress, SnapshotDigest } from "./snapshots.ts";
 
 /** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */
 export const CLOSE_TOKEN_ENDED = 4001;
@@ -107,6 +108,22 @@ export const Event = z.union([
     ["snapshot.sealed", "snapshot.failed"],
     { snapshotId: Id },
     z.object({ sequence: Sequence }),
+  ),
+  message(
+    "SnapshotVerifiedEvent",
+    ["snapshot.verified"],
+    { snapshotId: Id },
+    z.object({
+      sequence: Sequence,
+      digest: SnapshotDigest.optional(),
+      matches: z.boolean().openapi({
+        description: "Whether the blocks are what the digest says; they are when it was just counted",
+      }),
+      faults: z.array(z.object({
+        volumeId: Id.optional().openapi({ description: "Absent of the snapshot as a whole" }),
+        detail: z.string(),
+      })).openapi({ description: "What does not match; the first ones" }),
+    }),
   ),
   message(
     "SnapshotGoneEvent",

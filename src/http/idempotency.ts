@@ -2,7 +2,7 @@
  * `Idempotency-Key`: a POST that creates, sent again under the same key, is answered as the first time and does nothing twice.
  *
  * It stands in front of the routes, which know nothing of it but that the actor carries the key: so it covers each POST with a JSON
- * body, also those that are still to come, and the run of a schedule. Blocks are no such thing: a write tells its sequence, and has no audit record.
+ * body, also those that are still to come, the run of a schedule and the verification of a snapshot. Blocks are no such thing: a write tells its sequence, and has no audit record.
  *
  * No key is taken for a new client: its answer shows the token, which is stored nowhere. Sent again it is 409 `name-taken`.
  *
@@ -27,7 +27,7 @@ export const KEY_LENGTH_MAX = 255;
 /** Tells whether a route takes a key. Its body is JSON, or there is none: one that is streamed cannot be compared. */
 export function takesKey(method: string, path: string, isJson: boolean): boolean {
   if (path === "/clients") return false;
-  return method === "POST" && (isJson ? !path.endsWith("/writes") : path.endsWith("/run"));
+  return method === "POST" && (isJson ? !path.endsWith("/writes") : /\/(run|verify)$/.test(path));
 }
 
 /**

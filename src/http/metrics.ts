@@ -58,6 +58,11 @@ const POOL_GAUGES: Record<string, { help: string; value: (figures: PoolFigures, 
     help: "Corrupt blocks that the last scrub of each device has found",
     value: pick("scrubCorruptBlocks"),
   },
+  digests_pending: { help: "Sealed snapshots without a digest yet", value: pick("digestsPending") },
+  snapshots_damaged: {
+    help: "Snapshots whose blocks were not what their digest says, when they were last read",
+    value: pick("snapshotsDamaged"),
+  },
   segments: { help: "Segments of all devices", value: pick("segmentCount") },
   free_segments: { help: "Segments that nothing is mapped to", value: pick("freeSegments") },
 };
@@ -86,6 +91,7 @@ export class Metrics implements Observer {
   readonly #flushEntries = this.#histogram("flush_step_entries", "Entries of a step of flushing", ENTRIES);
   readonly #flush = this.#histogram("flush_step_seconds", "Transaction of a step of flushing", SECONDS);
   readonly #reclaimed = this.#counter("reclaimed_segments_total", "Segments given back by this process");
+  readonly #digested = this.#counter("digested_bytes_total", "Bytes read for digests by this process");
   readonly #faults = this.#counter("background_faults_total", "Faults of workers, which went on");
   readonly #corrupt = this.#counter(
     "corrupt_reads_total",
@@ -125,6 +131,10 @@ export class Metrics implements Observer {
 
   reclaimed(segmentsReturned: number): void {
     this.#reclaimed.inc(segmentsReturned);
+  }
+
+  digested(bytes: number): void {
+    this.#digested.inc(bytes);
   }
 
   /** Counts a fault of a worker. */

@@ -12,7 +12,7 @@
 import { createMiddleware } from "hono/factory";
 import { matchedRoutes } from "hono/route";
 import { StorageError } from "../errors.ts";
-import type { Scope } from "../storage/client.ts";
+import { type Scope, SCOPES } from "../storage/client.ts";
 import { beyondReach, type Named } from "../storage/client_reach.ts";
 import { NAME_PATTERN } from "../storage/identifier.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -65,8 +65,8 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   // A monitor needs no more than to read.
   "GET /metrics": row("read", "never"),
   "GET /audit/:id": ADMIN,
-  // Public keys: whoever gets a receipt may check it.
-  "GET /keys": row("read", "listing"),
+  // Public keys: whoever gets a receipt may check it, whatever else it may do.
+  "GET /keys": { scopes: SCOPES, bound: "listing" },
 
   "GET /volumes": row("read", "listing"),
   // A clone is a way to use a snapshot. It is a new volume, to which no client is bound.
@@ -98,6 +98,7 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "PATCH /snapshots/:snapshot": SNAPSHOT,
   "DELETE /snapshots/:snapshot": SNAPSHOT,
   "PUT /snapshots/:snapshot/hold": SNAPSHOT,
+  "POST /snapshots/:snapshot/verify": SNAPSHOT,
   "GET /snapshots/:snapshot/blocks/:lba": READ,
   "GET /snapshots/:snapshot/ranges": READ,
   "GET /snapshots/:snapshot/changes": READ,

@@ -12,7 +12,7 @@ import { toBody as toDeviceBody } from "./devices.ts";
 import { toBody as toPoolBody } from "./pools.ts";
 import { given } from "./schema.ts";
 import { toBody as toScheduleBody } from "./schedules.ts";
-import { isAnsweredSealed, toReceiptedBody } from "./snapshots.ts";
+import { isAnsweredSealed, toReceiptedBody, toSnapshotBody } from "./snapshots.ts";
 import { toBody as toVolumeBody } from "./volumes.ts";
 
 type Remake = (storage: Storage, done: Outcome, outcomes: Outcome[]) => Promise<KeptAnswer>;
@@ -61,6 +61,10 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
   "snapshot.delete": null,
   "snapshot.hold": null,
   "snapshot.label": null,
+  "snapshot.verify": async (storage, { targetId, poolId }) => {
+    const snapshot = await storage.getSnapshot(targetId, poolId);
+    return answer(202, toSnapshotBody(snapshot), `/snapshots/${targetId}`);
+  },
   "volume.clone": remakeVolume,
   "volume.create": remakeVolume,
   "volume.delete": null,

@@ -32,6 +32,11 @@ export const Reference = z.string().regex(NAME_PATTERN, "expected an id or a nam
 });
 export const Count = z.int().min(0).openapi(WHOLE);
 export const Moment = z.iso.datetime().openapi({ example: "2026-11-22T22:49:31.905Z" });
+/** Of contents. */
+export const Digest = z.string().regex(/^[0-9a-f]{64}$/).openapi({
+  description: "SHA-256 over chained SHA-256 of each MiB that is not all zeros, see README",
+});
+
 export const Sequence = Count.openapi({
   description: "A place in the pool's queue: strictly rising, without gaps, in commit order",
 });

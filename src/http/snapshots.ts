@@ -5,7 +5,10 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { decodeSnapshotCdb, formatHex, parseCdbHex } from "../scsi/cdb.ts";
 import { PARAMETER_LIST_BYTES_MAX } from "../scsi/parameter_list.ts";
-import type { Snapshot as StorageSnapshot } from "../storage/snapshot.ts";
+import type {
+  Snapshot as StorageSnapshot,
+  Verification as StorageVerification,
+} from "../storage/snapshot.ts";
 import { HOLD_REASON_LENGTH_MAX } from "../storage/hold.ts";
 import { PREVIEW_CLIENTS_MAX } from "../storage/seal_preview.ts";
 import { DESCRIPTION_BYTES_MAX } from "../storage/snapshot_command.ts";
@@ -27,6 +30,7 @@ import { HttpError } from "./errors.ts";
 import {
   Count,
   CountParameter,
+  Digest,
   given,
   Id,
   ID_KEY,
@@ -89,6 +93,20 @@ const SealProgress = z.object({
 
 const Status = z.enum(["pending", "sealed", "cancelled", "failed"]);
 
+/** What events tell of it too. */
+export const SnapshotDigest = z.string().regex(/^[0-9a-f]{64}$/).openapi({
+  description: "SHA-256 over the ids and digests of its volumes, see README",
+});
+
+const Verification = z.object({
+  running: z.boolean().openapi({ description: "Whether the blocks are being read, or are to be" }),
+  digestedAt: Moment.optional(),
+  checkedAt: Moment.optional().openapi({ description: "When they were last read as a whole" }),
+  intact: z.boolean().optional().openapi({
+    description: "Whether they were then what the digest says; if not, `fault` of a volume tells why",
+  }),
+}).openapi("Verification");
+
 export const Snapshot = z.object({
   id: Id,
   name: Name.optional(),
@@ -108,7 +126,17 @@ export const Snapshot = z.object({
       description: "What is covered: ascending, neither overlapping nor adjacent",
     }),
     volumeBlocks: Count.openapi({ description: "Blocks that the volume had" }),
+    digest: Digest.optional().openapi({
+      description:
+        "Of the contents, counted in the background; what is not covered counts as zeros. SHA-256 over chained SHA-256 of " +
+        "each MiB that is not all zeros, see README",
+    }),
+    fault: z.string().optional().openapi({
+      description: "Why the blocks were not what the digest says, when they were last read",
+    }),
   })),
+  digest: SnapshotDigest.optional(),
+  verification: Verification.optional().openapi({ description: "Of one that is sealed" }),
   progress: SealProgress,
   space: z.object({
     uniqueBytes: Count.openapi({ description: "What comes back when it alone goes, as of the last count" }),
@@ -268,6 +296,19 @@ const deleteRoute = createRoute({
   responses: { 204: { description: "Deleted or cancelled" }, default: PROBLEM_RESPONSE },
 });
 
+const verifyRoute = createRoute({
+  method: "post",
+  path: "/snapshots/{snapshot}/verify",
+  operationId: "verifySnapshot",
+  summary: "Read a sealed snapshot as a whole, and compare it with its digest",
+  description:
+    "In the background; `snapshot.verified` tells what was found, and so does the snapshot. One that is being read already " +
+    "is not read twice.",
+  tags: ["snapshots"],
+  request: { params, query: PoolQuery },
+  responses: { 202: jsonResponse("It is under way", Snapshot), default: PROBLEM_RESPONSE },
+});
+
 const readRoute = createRoute({
   method: "get",
   path: "/snapshots/{snapshot}/blocks/{lba}",
@@ -340,6 +381,12 @@ export function registerSnapshots(app: DoorApp, door: Door): void {
     const hold = { until: new Date(until), reason };
     const held = await storage.holdSnapshot(toActor(c), snapshot, c.req.valid("query").pool, hold);
     return c.json(toSnapshotBody(held), 200);
+  });
+
+  app.openapi(verifyRoute, async (c) => {
+    const { snapshot } = c.req.valid("param");
+    const verified = await storage.verifySnapshot(toActor(c), snapshot, c.req.valid("query").pool);
+    return c.json(toSnapshotBody(verified), 202);
   });
 
   app.openapi(deleteRoute, async (c) => {
@@ -415,17 +462,31 @@ export async function toReceiptedBody(
 
 /** A snapshot as the wire shows it. */
 export function toSnapshotBody(snapshot: StorageSnapshot): z.input<typeof Snapshot> {
-  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, chainHash: _chainHash, ...rest } =
-    snapshot;
+  const { chainHash: _chainHash, digest, volumes, verification, ...shown } = snapshot;
+  const { snapshotId, pool, cdb, createdAt, sealedAt, hold, space, ...rest } = shown;
   return {
     id: snapshotId,
     poolId: pool.poolId,
     ...rest,
+    volumes: volumes.map(({ digest, ...volume }) => ({
+      ...volume,
+      ...(digest === undefined ? {} : { digest: digest.toHex() }),
+    })),
+    ...(digest === undefined ? {} : { digest: digest.toHex() }),
+    ...(verification === undefined ? {} : { verification: toVerificationBody(verification) }),
     cdb: toCdbBody(cdb),
     createdAt: createdAt.toISOString(),
     ...(sealedAt === undefined ? {} : { sealedAt: sealedAt.toISOString() }),
     ...(space === undefined ? {} : { space: toSpaceBody(space) }),
     ...(hold === undefined ? {} : { hold: { ...hold, until: hold.until.toISOString() } }),
+  };
+}
+
+function toVerificationBody({ digestedAt, checkedAt, ...found }: StorageVerification) {
+  return {
+    ...found,
+    ...(digestedAt === undefined ? {} : { digestedAt: digestedAt.toISOString() }),
+    ...(checkedAt === undefined ? {} : { checkedAt: checkedAt.toISOString() }),
   };
 }
 

@@ -46,7 +46,8 @@ export type AuditAction =
   | "snapshot.create"
   | "snapshot.delete"
   | "snapshot.hold"
-  | "snapshot.label";
+  | "snapshot.label"
+  | "snapshot.verify";
 
 /** Where records stand that are of no pool, such as those of clients. */
 export const NO_POOL = "00000000-0000-0000-0000-000000000000";

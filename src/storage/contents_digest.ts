@@ -13,8 +13,8 @@
  *     digest = SHA-256(for each volume, ascending by id: its id in 16 bytes, its digest in 32)
  *
  * The chain goes over digests of pieces, so whoever remembers those can tell the whole without reading what has not changed. Pieces
- * are of a MiB whatever a pool's blocks are: contents have one digest in pools of any block size, and a hash has a cost of its own,
- * which makes hashing each block of 4 KiB a third slower, and each of 512 bytes three times as slow.
+ * are of a MiB whatever a pool's blocks are: contents have one digest in pools of any block size, and a hash has a cost of its own:
+ * hashing each block of 4 KiB takes half as long again, and each of 512 bytes four times as long.
  */
 
 /** What is hashed at once; every block size goes into it. */

@@ -14,6 +14,10 @@ export interface CoveredVolume {
   readonly epoch: number;
   readonly ranges: BlockRange[];
   readonly volumeBlocks: number;
+  /** Of what is covered, once it was counted. */
+  readonly digest?: Uint8Array;
+  /** Why the blocks were not what the digest says, or could not be read, when they were last looked at. */
+  readonly fault?: string;
 }
 
 /** A range of a named volume. `blockCount` 0 means to its end. */

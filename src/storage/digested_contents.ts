@@ -11,7 +11,7 @@ import { type CoveredVolume, intersectRanges } from "./covered.ts";
 import type { Page } from "./page.ts";
 import type { Pool } from "./pool.ts";
 import { findLineage, type FoundRange, listAllocated } from "./ranges.ts";
-import { readTargets } from "./read.ts";
+import { readTargets, requireIntact } from "./read.ts";
 import { requireReadable } from "./snapshot.ts";
 
 /** Contents that can be listed and read, of `blockCount` blocks. */
@@ -70,7 +70,7 @@ async function readCovered(
       throw new StorageError("snapshot-not-found", `Cannot read snapshot ${snapshotId}: it is deleted`);
     }
     if ("fault" in found) throw found.fault;
-    bytes.set(found.bytes, (parts[index].lba - range.lba) * pool.blockSizeBytes);
+    bytes.set(requireIntact(found).bytes, (parts[index].lba - range.lba) * pool.blockSizeBytes);
   }
   return bytes;
 }

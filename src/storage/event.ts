@@ -49,6 +49,7 @@ export const EVENT_TYPES = [
   "snapshot.held",
   "snapshot.labelled",
   "snapshot.sealed",
+  "snapshot.verified",
   "volume.created",
   "volume.deleted",
   "volume.imported",

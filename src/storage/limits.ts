@@ -57,6 +57,12 @@ export interface StorageLimits {
   readonly scrubProgressMs: number;
   /** How long an idle scrubber waits before it looks again. */
   readonly scrubPollMs: number;
+  /** Data of one step of a digest. */
+  readonly digestStepBytes: number;
+  /** How long a worker has a digestion to itself. */
+  readonly digestLeaseMs: number;
+  /** How long an idle digester waits before it looks again. */
+  readonly digestPollMs: number;
   /** How long a flusher waits after a fault. */
   readonly flushRetryMs: number;
   /** Least time between two `marker.progress` events of a pool. */

@@ -25,6 +25,8 @@ export interface Observer {
   flushed(step: Flushed, milliseconds: number): void;
   /** A step of reclaim gave segments back. */
   reclaimed(segmentsReturned: number): void;
+  /** A step of a digest has read so much. */
+  digested(bytes: number): void;
 }
 
 /** For whom nobody measures. */
@@ -33,4 +35,5 @@ export const UNOBSERVED: Observer = {
   placedMarker: () => {},
   flushed: () => {},
   reclaimed: () => {},
+  digested: () => {},
 };

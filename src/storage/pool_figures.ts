@@ -24,6 +24,9 @@ export interface PoolFigures {
   readonly reclaimsWaiting: number;
   /** Found by the last scrubs of the pool's devices. */
   readonly scrubCorruptBlocks: number;
+  /** Sealed snapshots that nobody has read yet. */
+  readonly digestsPending: number;
+  readonly snapshotsDamaged: number;
   readonly segmentCount: number;
   readonly freeSegments: number;
 }
@@ -39,6 +42,8 @@ interface FiguresRow {
   snapshots_pending: number;
   reclaims_waiting: number;
   scrub_corrupt_blocks: number;
+  digests_pending: number;
+  snapshots_damaged: number;
   segment_count: number;
   taken_segments: number;
 }
@@ -64,6 +69,16 @@ export async function readPoolFigures({ $client }: Database): Promise<PoolFigure
       (
         select coalesce(sum(s.blocks_corrupt), 0)::bigint from scrubs s where s.pool_id = p.pool_id
       ) as scrub_corrupt_blocks,
+        select count(*) from (
+          select from snapshots s where s.pool_id = p.pool_id and s.status = 'sealed' and s.checked_at is null
+          limit ${WAITING_MAX}
+        ) unchecked
+      ) as digests_pending,
+      (
+        select count(*) from (
+          select from snapshots s where s.pool_id = p.pool_id and not s.intact limit ${WAITING_MAX}
+        ) damaged
+      ) as snapshots_damaged,
       d.segment_count, d.taken_segments
     from (select * from pools order by pool_id limit ${POOLS_MAX}) p
     join pool_heads h on h.pool_id = p.pool_id
@@ -85,6 +100,8 @@ export async function readPoolFigures({ $client }: Database): Promise<PoolFigure
     snapshotsPending: row.snapshots_pending,
     reclaimsWaiting: row.reclaims_waiting,
     scrubCorruptBlocks: row.scrub_corrupt_blocks,
+    digestsPending: row.digests_pending,
+    snapshotsDamaged: row.snapshots_damaged,
     segmentCount: row.segment_count,
     freeSegments: row.segment_count - row.taken_segments,
   }));

@@ -9,7 +9,7 @@
 
 import { and, asc, eq, exists, gt, notExists, notInArray, type SQL, sql } from "drizzle-orm";
 import type { Connection, Database } from "../database/client.ts";
-import { audit, pools, poolTails, snapshots, snapshotVolumes } from "../database/schema.ts";
+import { audit, digestions, pools, poolTails, snapshots, snapshotVolumes } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
 import { type CoveredVolume, parseMultirange } from "./covered.ts";
 import { isId, requireOne } from "./identifier.ts";
@@ -38,12 +38,27 @@ export interface Snapshot {
   /** Cannot be deleted before. */
   readonly hold?: { readonly until: Date; readonly reason: string };
   readonly progress: SealProgress;
+  /** Over those of its volumes, once they were counted. */
+  readonly digest?: Uint8Array;
+  /** Of one that is sealed. */
+  readonly verification?: Verification;
   /** Absent in lists, and of one that is cancelled. */
   readonly space?: SnapshotSpace;
   readonly auditId: string;
   /** The hash of its audit record in the chain. */
   readonly chainHash: Uint8Array;
   readonly cdb: Uint8Array;
+}
+
+/** Whether the blocks of a snapshot are what its digest says. */
+export interface Verification {
+  /** Whether they are being read, or are to be. */
+  readonly running: boolean;
+  readonly digestedAt?: Date;
+  /** When they were last read; absent when they never were. */
+  readonly checkedAt?: Date;
+  /** What was found then. */
+  readonly intact?: boolean;
 }
 
 /** Where a snapshot is, and when it was taken. */
@@ -64,10 +79,15 @@ function selectSnapshots(connection: Connection) {
     tail: poolTails,
     cdb: audit.cdb,
     chainHash: audit.chainHash,
+    digestion: digestions.createdAt,
   }).from(snapshots)
     .innerJoin(pools, eq(pools.poolId, snapshots.poolId))
     .innerJoin(poolTails, eq(poolTails.poolId, snapshots.poolId))
-    .innerJoin(audit, and(eq(audit.poolId, snapshots.poolId), eq(audit.auditId, snapshots.auditId)));
+    .innerJoin(audit, and(eq(audit.poolId, snapshots.poolId), eq(audit.auditId, snapshots.auditId)))
+    .leftJoin(
+      digestions,
+      and(eq(digestions.poolId, snapshots.poolId), eq(digestions.snapshotId, snapshots.snapshotId)),
+    );
 }
 
 type SnapshotRow = Awaited<ReturnType<typeof selectSnapshots>>[number];
@@ -78,6 +98,9 @@ interface CoveredRow {
   epoch: number;
   covered: string;
   volume_blocks: number;
+  /** In hex. */
+  digest: string | null;
+  fault: string | null;
 }
 
 /**
@@ -85,11 +108,11 @@ interface CoveredRow {
  * snapshot covers that was deleted in between: nothing.
  */
 function coveredOf(): SQL<CoveredRow[]> {
-  const { volumeId, timelineId, epoch, covered, volumeBlocks } = snapshotVolumes;
+  const { volumeId, timelineId, epoch, covered, volumeBlocks, digest, fault } = snapshotVolumes;
   return sql<CoveredRow[]>`(
     select coalesce(json_agg(json_build_object(
       'volume_id', ${volumeId}, 'timeline_id', ${timelineId}, 'epoch', ${epoch}, 'covered', ${covered}::text,
-      'volume_blocks', ${volumeBlocks}) order by ${volumeId}), '[]')
+      'volume_blocks', ${volumeBlocks}, 'digest', encode(${digest}, 'hex'), 'fault', ${fault}) order by ${volumeId}), '[]')
     from ${snapshotVolumes}
     where ${snapshotVolumes.poolId} = ${snapshots.poolId} and ${snapshotVolumes.snapshotId} = ${snapshots.snapshotId})`;
 }
@@ -197,7 +220,7 @@ export async function getCovered(
   const { $client } = connection;
   const chosen = volumeId === undefined ? $client`` : $client`and volume_id = ${volumeId}`;
   const rows = await $client<CoveredRow[]>`
-    select volume_id, timeline_id, epoch, covered::text, volume_blocks
+    select volume_id, timeline_id, epoch, covered::text, volume_blocks, encode(digest, 'hex') as digest, fault
     from snapshot_volumes v
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} ${chosen} and exists (
       select from snapshots s
@@ -227,7 +250,8 @@ export async function listCovered(
   snapshotId: string,
 ): Promise<CoveredVolume[]> {
   const rows = await $client<CoveredRow[]>`
-    select volume_id, timeline_id, epoch, covered::text, volume_blocks from snapshot_volumes
+    select volume_id, timeline_id, epoch, covered::text, volume_blocks, encode(digest, 'hex') as digest, fault
+    from snapshot_volumes
     where pool_id = ${poolId} and snapshot_id = ${snapshotId} order by volume_id`;
   return rows.map(toCoveredVolume);
 }
@@ -261,10 +285,14 @@ function toCoveredVolume(row: CoveredRow): CoveredVolume {
     epoch: row.epoch,
     ranges: parseMultirange(row.covered),
     volumeBlocks: row.volume_blocks,
+    ...(row.digest === null ? {} : { digest: Uint8Array.fromHex(row.digest) }),
+    ...(row.fault === null ? {} : { fault: row.fault }),
   };
 }
 
-function toSnapshot({ snapshot, labels, covered, pool, tail, cdb, chainHash }: SnapshotRow): Snapshot {
+function toSnapshot(
+  { snapshot, labels, covered, pool, tail, cdb, chainHash, digestion }: SnapshotRow,
+): Snapshot {
   return {
     pool,
     snapshotId: snapshot.snapshotId,
@@ -280,9 +308,23 @@ function toSnapshot({ snapshot, labels, covered, pool, tail, cdb, chainHash }: S
     ...(snapshot.heldUntil === null
       ? {}
       : { hold: { until: snapshot.heldUntil, reason: snapshot.holdReason ?? "" } }),
+    ...(snapshot.digest === null ? {} : { digest: snapshot.digest }),
+    ...(snapshot.status !== "sealed" ? {} : { verification: toVerification(snapshot, digestion !== null) }),
     progress: toProgress(snapshot, tail),
     auditId: snapshot.auditId,
     chainHash,
     cdb: cdb as Uint8Array,
+  };
+}
+
+function toVerification(
+  { digestedAt, checkedAt, intact }: SnapshotRow["snapshot"],
+  isRead: boolean,
+): Verification {
+  return {
+    running: isRead || checkedAt === null,
+    ...(digestedAt === null ? {} : { digestedAt }),
+    ...(checkedAt === null ? {} : { checkedAt }),
+    ...(intact === null ? {} : { intact }),
   };
 }

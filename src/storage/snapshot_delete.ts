@@ -20,6 +20,7 @@ import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { chainCompletion } from "./audit_chain.ts";
 import { requireNotCopied } from "./copy.ts";
+import { deleteDigestion } from "./digestion.ts";
 import { appendEvent } from "./event.ts";
 import { deleteLabels } from "./label.ts";
 import { lockPool, lockTail } from "./pool.ts";
@@ -159,6 +160,7 @@ async function remove(tx: Transaction, actor: Actor, poolId: string, row: Row, a
     deleteCovered(tx, poolId, snapshotId),
     deleteRow(tx, poolId, snapshotId),
     deleteLabels(tx, poolId, snapshotId),
+    deleteDigestion(tx, poolId, snapshotId),
     appendAudit(tx, actor, toAudit(row, poolId, "snapshot.delete", at)),
   ]);
 }

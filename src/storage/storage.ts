@@ -26,6 +26,7 @@ import {
   type SegmentDescriptor,
 } from "./device.ts";
 import { type Difference, openDifference } from "./difference.ts";
+import { countDigests, type DigestFigures, verifySnapshot } from "./digestion.ts";
 import { type EventFilter, listEvents, type StorageEvent } from "./event.ts";
 import { EventFeed } from "./event_feed.ts";
 import { type EventStream, type EventStreamInput, findStream } from "./event_stream.ts";
@@ -606,6 +607,14 @@ export class Storage implements AsyncDisposable {
     this.#workers.wake("reclaimer");
   }
 
+  /** Has a sealed snapshot read and compared with its digest, in the background. */
+  async verifySnapshot(actor: Actor, reference: string, pool?: string): Promise<Snapshot> {
+    const place = await findSnapshotPlace(this.database, reference, await findPoolId(this.database, pool));
+    await verifySnapshot(this.database, actor, place, this.#clock());
+    this.#workers.wake("digester");
+    return await getSnapshot(this.database, place.snapshotId, place.pool.poolId);
+  }
+
   // Audit and events
 
   listAudit(page: PageRequest): Promise<Page<AuditRecord>> {
@@ -616,13 +625,18 @@ export class Storage implements AsyncDisposable {
     return getAuditRecord(this.database, auditId);
   }
 
-  /** Checks a part of the chain of a pool's audit, or of what is of {@linkcode NO_POOL}: {@linkcode verifyChain}. */
+  /**
+   * Checks a part of the chain of a pool's audit, or of what is of {@linkcode NO_POOL}: {@linkcode verifyChain}. Of a pool also tells
+   * how its snapshots were found when they were last read.
+   */
   async verifyAudit(
     pool: string,
     part: { after?: number; rowsMax: number },
-  ): Promise<VerifiedChain & { poolId: string }> {
-    const { poolId } = pool === NO_POOL ? { poolId: pool } : await getPool(this.database, pool);
-    return { poolId, ...await verifyChain(this.database, poolId, part) };
+  ): Promise<VerifiedChain & { poolId: string; digests?: DigestFigures }> {
+    if (pool === NO_POOL) return { poolId: pool, ...await verifyChain(this.database, pool, part) };
+    const { poolId } = await getPool(this.database, pool);
+    const chain = await verifyChain(this.database, poolId, part);
+    return { poolId, ...chain, digests: await countDigests(this.database, poolId) };
   }
 
   /** The stream that a subscriber asks for: its pool, and what of it. */

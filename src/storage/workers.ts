@@ -3,11 +3,12 @@
  * has all of them or none, and then another one must.
  *
  * They stop in the order in which they give each other work: first who takes snapshots and copies, then the appends that are under
- * way, then who flushes, reclaims and counts what these left.
+ * way, then who flushes, reclaims, counts and digests what these left.
  */
 
 import type { Database } from "../database/client.ts";
 import { Copier } from "./copier.ts";
+import { Digester } from "./digester.ts";
 import { Flusher } from "./flusher.ts";
 import type { Observer } from "./observer.ts";
 import type { ProcessMemory } from "./process_memory.ts";
@@ -35,6 +36,7 @@ interface Crew {
   readonly scheduler: Scheduler;
   readonly copier: Copier;
   readonly scrubber: Scrubber;
+  readonly digester: Digester;
 }
 
 export class Workers {
@@ -57,11 +59,17 @@ export class Workers {
 
   /** Ends after the steps in hand and all appends of this process. */
   async stop(): Promise<void> {
-    const { flusher, reclaimer, spaceCounter, scheduler, copier, scrubber } = this.#crew ?? {};
+    const { flusher, reclaimer, spaceCounter, scheduler, copier, scrubber, digester } = this.#crew ?? {};
     await scheduler?.stop();
     await copier?.stop();
     await this.options.memory.settled();
-    await Promise.all([flusher?.stop(), reclaimer?.stop(), spaceCounter?.stop(), scrubber?.stop()]);
+    await Promise.all([
+      flusher?.stop(),
+      reclaimer?.stop(),
+      spaceCounter?.stop(),
+      scrubber?.stop(),
+      digester?.stop(),
+    ]);
   }
 
   /** Tells those that they have something to do at once. */
@@ -95,6 +103,7 @@ export class Workers {
         onFault,
       }),
       scrubber: new Scrubber(this.database, { limits, clock, onFault }),
+      digester: new Digester(this.database, { limits, clock, onFault, observer }),
     };
   }
 }

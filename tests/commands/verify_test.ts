@@ -1,6 +1,7 @@
 /** `verify`, as a process with the permissions of its task. */
 
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { fill } from "../support/history.ts";
 import { runTask } from "../support/server.ts";
 import { createTestStorage, TESTER } from "../support/storage.ts";
 
@@ -69,4 +70,60 @@ Deno.test("verify --receipt checks a receipt without the server, and against the
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
+});
+
+Deno.test("verify reads every sealed snapshot and names what does not fit its digest; --snapshot reads one", async () => {
+  await using system = await createTestStorage();
+  const { storage, test: { database, url: DATABASE_URL } } = system;
+  const environment = { DATABASE_URL };
+  const take = async (name: string) => {
+    const input = { pool: "main", name, untilSealed: false };
+    const { snapshotId } = await storage.takeSnapshot(TESTER, input, AbortSignal.timeout(60_000));
+    await system.drain();
+    return snapshotId;
+  };
+  const [volume, other] = [
+    await storage.createVolume(TESTER, { name: "v", blockCount: 5_000 }),
+    await storage.createVolume(TESTER, { name: "w", blockCount: 8 }),
+  ];
+  await storage.append(TESTER, "v", undefined, [{ lba: 0, data: fill(1, 4, 512) }]);
+  await storage.append(TESTER, "w", undefined, [{ lba: 0, data: fill(9, 4, 512) }]);
+  await take("first");
+  await storage.append(TESTER, "v", undefined, [{ lba: 4_990, data: fill(50, 3, 512) }]);
+  const second = await take("second");
+  const digester = system.createDigester();
+  while (await digester.sweep());
+  await take("undigested");
+  const right = await runTask("verify", environment);
+  assertEquals([right.code, right.stderr], [0, ""]);
+  assertStringIncludes(right.stdout, `Snapshot second (${second}) of pool main: the blocks fit digest `);
+  assertStringIncludes(right.stdout, "Snapshots: 2 fit their digest, 0 do not, 1 have none yet");
+  await database.$client`
+    update blocks set data = set_byte(data, 511, get_byte(data, 511) # 1), checksum = null
+    where sequence = (select max(sequence) from blocks)`;
+  const wrong = await runTask("verify", environment);
+  assertEquals(wrong.code, 1);
+  assertStringIncludes(
+    wrong.stdout,
+    `Snapshot second (${second}) of pool main: volume ${volume.volumeId} has digest `,
+  );
+  assertEquals(wrong.stdout.includes(other.volumeId), false);
+  assertStringIncludes(wrong.stdout, "Snapshots: 1 fit their digest, 1 do not, 1 have none yet");
+  assertStringIncludes(wrong.stderr, "Cannot vouch for the snapshots: 1 of 2 do not fit their digest");
+  const only = (reference: string) => runTask("verify", environment, ["--snapshot", reference]);
+  const first = await only("first");
+  assertEquals([first.code, first.stdout.includes("second"), first.stdout.includes("audit")], [
+    0,
+    false,
+    false,
+  ]);
+  const damaged = await only(second);
+  assertEquals(damaged.code, 1);
+  assertStringIncludes(damaged.stderr, `Cannot vouch for snapshot ${second}: it is damaged`);
+  assertStringIncludes((await only("undigested")).stderr, "it has no digest yet");
+  await database.$client`update blocks set data = set_byte(data, 0, 0)`;
+  const unreadable = await only("first");
+  assertEquals(unreadable.code, 1);
+  assertStringIncludes(unreadable.stdout, `volume ${other.volumeId} cannot be read: Cannot read LBA 0`);
+  assertEquals((await only("nothing")).code, 1);
 });

@@ -36,6 +36,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0022_checksum.sql",
         "0023_scrub.sql",
         "0024_flush_policy.sql",
+        "0025_snapshot_digest.sql",
       ],
       [],
       [],

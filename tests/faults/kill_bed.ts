@@ -224,7 +224,7 @@ export class KillBed implements AsyncDisposable {
     });
     const environment = { DATABASE_URL: proxy.url };
     // It has a lot to tell of a database that is away.
-    const unheard = () => {};
+    const unheard = { onLog: () => {} };
     const hasWorkers = !this.roles.includes("worker");
     const starting: Promise<Running["process"]> = role === "worker"
       ? startWorkerProcess(environment, unheard)

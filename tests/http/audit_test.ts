@@ -210,7 +210,8 @@ Deno.test("GET /audit/verify checks a pool's chain by pages, and names the first
   for (const name of ["a", "b", "c"]) await createTestVolume(own, name, { pool: "p" });
   const whole = await own.call("GET", "/audit/verify?pool=p");
   const { poolId, hash, ...rest } = whole.body;
-  assertEquals([whole.status, rest], [200, { rowCount: 5, number: 5 }]);
+  const digests = { digested: 0, pending: 0, damaged: 0 };
+  assertEquals([whole.status, rest], [200, { rowCount: 5, number: 5, digests }]);
   const { body: { records } } = await own.call("GET", "/audit");
   assertEquals([poolId, hash], [records.at(-1).poolId, records.at(-1).chainHash]);
   const numbers: number[] = [];
@@ -230,6 +231,23 @@ Deno.test("GET /audit/verify checks a pool's chain by pages, and names the first
   assertEquals(wrong.fault, { number: 4, auditId: records.at(-2).id, reason: "changed" });
   // Of the pool that is meant when none is named.
   assertEquals((await own.call("GET", "/audit/verify")).body.rowCount, 2);
+});
+
+Deno.test("GET /audit/verify tells how the snapshots of the pool were found", async () => {
+  await using own = await createTestDoor();
+  await createTestVolume(own, "v");
+  const digests = async () => (await own.call("GET", "/audit/verify")).body.digests;
+  for (let i = 0; i < 3; i++) await own.call("POST", "/snapshots", { json: { volumes: ["v"] } });
+  assertEquals(await digests(), { digested: 0, pending: 0, damaged: 0 });
+  await own.system.drain();
+  assertEquals(await digests(), { digested: 0, pending: 3, damaged: 0 });
+  const digester = own.system.createDigester();
+  await digester.sweep();
+  assertEquals(await digests(), { digested: 1, pending: 2, damaged: 0 });
+  await own.system.test.database.$client`update snapshots set intact = false where intact`;
+  assertEquals(await digests(), { digested: 1, pending: 2, damaged: 1 });
+  const ofNone = await own.call("GET", "/audit/verify?pool=00000000-0000-0000-0000-000000000000");
+  assertEquals([ofNone.status, ofNone.body.digests], [200, undefined]);
 });
 
 /** The audit id of the only snapshot of a pool, once there is one. */

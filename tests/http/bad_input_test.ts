@@ -74,6 +74,7 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
   refuses(what, ["GET", `/schedules/${reference}`], notFound("schedule-not-found"));
   refuses(what, ["DELETE", `/schedules/${reference}`], notFound("schedule-not-found"));
   refuses(what, ["POST", `/schedules/${reference}/run`], notFound("schedule-not-found"));
+  refuses(what, ["POST", `/snapshots/${reference}/verify`], notFound("snapshot-not-found"));
   refuses(
     what,
     ["PATCH", `/schedules/${reference}`, { json: { paused: true } }],
@@ -116,6 +117,7 @@ for (
     refuses("a malformed reference", ["PUT", `/volumes/${reference}/blocks/0`, block()], INVALID_REQUEST);
     refuses("a malformed reference", ["GET", `/snapshots/${reference}`], INVALID_REQUEST);
     refuses("a malformed reference", ["POST", `/schedules/${reference}/run`], INVALID_REQUEST);
+    refuses("a malformed reference", ["POST", `/snapshots/${reference}/verify`], INVALID_REQUEST);
   }
   refuses("a malformed reference", ["GET", `/volumes?pool=${reference}`], INVALID_REQUEST);
   refuses("a malformed reference", ["GET", `/events?snapshot=${reference}`], INVALID_REQUEST);
@@ -448,6 +450,7 @@ for (
     ["/schedules/hourly/run", "POST"],
     ["/snapshots/some/export", "GET, HEAD"],
     ["/snapshots/some/copies", "GET, HEAD, POST"],
+    ["/snapshots/some/verify", "POST"],
     ["/copies/1", "DELETE, GET, HEAD"],
     ["/clients", "GET, HEAD, POST"],
     ["/clients/some", "DELETE, GET, HEAD"],

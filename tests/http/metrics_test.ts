@@ -62,6 +62,26 @@ Deno.test("GET /metrics tells what was appended, flushed, marked and sealed, of 
   ]);
 });
 
+Deno.test("GET /metrics tells what is to be digested, what was, and what is damaged", async () => {
+  await using door = await createTestDoor();
+  await createTestVolume(door, "v");
+  await door.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 4, 512) });
+  for (let i = 0; i < 2; i++) await door.call("POST", "/snapshots", { json: { volumes: ["v"] } });
+  const pool = async () => {
+    const figures = await scrape(door);
+    return ["digests_pending", "snapshots_damaged"].map((name) =>
+      figures.get(`snapmark_pool_${name}{pool="main"}`)
+    );
+  };
+  assertEquals(await pool(), [0, 0]);
+  await door.system.drain();
+  assertEquals(await pool(), [2, 0]);
+  await door.system.createDigester().sweep();
+  assertEquals(await pool(), [1, 0]);
+  await door.system.test.database.$client`update snapshots set intact = false where intact`;
+  assertEquals(await pool(), [1, 1]);
+});
+
 Deno.test("GET /metrics tells how far the flusher is behind while nobody flushes", async () => {
   await using door = await createTestDoor();
   await createTestVolume(door, "v");

@@ -64,6 +64,7 @@ const ROUTES = [
   "POST /schedules/{schedule}/run",
   "POST /snapshots",
   "POST /snapshots/{snapshot}/copies",
+  "POST /snapshots/{snapshot}/verify",
   "POST /volumes",
   "POST /volumes/{volume}/import",
   "POST /volumes/{volume}/revert",
@@ -122,12 +123,12 @@ Deno.test("openapi.yaml demands the token everywhere but at the health checks", 
   }
 });
 
-Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes and clients, and to the run of a schedule", () => {
+Deno.test("openapi.yaml gives the idempotency key to every POST with a JSON body but writes and clients, the run of a schedule and the verification of a snapshot", () => {
   const keyed = operations.filter(([, { parameters = [] }]) =>
     parameters.some(({ $ref }: { $ref?: string }) => $ref === "#/components/parameters/IdempotencyKey")
   ).map(([route]) => route);
   const creating = operations.filter(([route, { requestBody }]) =>
-    route.endsWith("/run") ||
+    /\/(run|verify)$/.test(route) && route.startsWith("POST") ||
     route.startsWith("POST") && requestBody?.content["application/json"] !== undefined &&
       !route.endsWith("/writes") && route !== "POST /clients"
   ).map(([route]) => route);
@@ -199,6 +200,12 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
     await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image");
     await check("GET /snapshots/{snapshot}/image", "/snapshots/s/image", { headers: { range: "bytes=1-2" } });
   }
+  const asked = await check("POST /snapshots/{snapshot}/verify", "/snapshots/s/verify");
+  assertEquals(asked.verification.running, true);
+  const verified = () => check("GET /snapshots/{snapshot}", "/snapshots/s");
+  await until(async () => (await verified()).digest !== undefined);
+  await check("GET /events", "/events?pool=p&type=snapshot.verified");
+  await check("GET /audit/verify", "/audit/verify?pool=p");
   const exported = await check("GET /snapshots/{snapshot}/export", "/snapshots/s/export");
   await check("POST /volumes", "/volumes", { json: { name: "i", pool: "p", blockCount: 1 } });
   await check("POST /volumes/{volume}/import", "/volumes/i/import?snapshot=i", { octets: exported });

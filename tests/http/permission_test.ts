@@ -131,6 +131,14 @@ Deno.test("the same on plain reads and writes of a volume that exists", async ()
   }
 });
 
+Deno.test("GET /keys is answered to every client, whatever its scopes and volumes", async () => {
+  for (const token of [...SCOPES.map((scope) => tokens.get(scope) as string), bound]) {
+    const { status, body } = await door.call("GET", "/keys", { token });
+    assertEquals([status, body.keys.length], [200, 1]);
+  }
+  assertProblem(await door.call("GET", "/keys", { token: null }), { status: 401, code: "unauthorized" });
+});
+
 Deno.test("POST /volumes needs admin for a new volume, and snapshot for a clone", async () => {
   const create = (token: string, json: Record<string, unknown>) =>
     door.call("POST", "/volumes", { json, token });
@@ -187,6 +195,7 @@ Deno.test("a bound client takes, reads and deletes snapshots of its volume", asy
     assertEquals(status, 200, `${path}: ${JSON.stringify(body)}`);
   }
   assertEquals((await asBound("PATCH", "/snapshots/b1", { json: { labels: { a: "b" } } })).status, 200);
+  assertEquals((await asBound("POST", "/snapshots/b1/verify")).status, 202);
   const reverted = await asBound("POST", "/volumes/own/revert", { json: { snapshot: "b1" } });
   assertEquals(reverted.status, 200);
   assertEquals((await asBound("DELETE", "/snapshots/b1")).status, 204);
@@ -248,6 +257,7 @@ const FOREIGN: [
   ["PATCH", (one) => `/snapshots/${one}`, "snapshot", () => ({ json: { description: "x" } })],
   ["DELETE", (one) => `/snapshots/${one}`, "snapshot"],
   ["PUT", (one) => `/snapshots/${one}/hold`, "snapshot", () => ({ json: { until: "2999-01-01T00:00:00Z" } })],
+  ["POST", (one) => `/snapshots/${one}/verify`, "snapshot"],
   ["GET", (one) => `/snapshots/${one}/blocks/0?volume=own`, "snapshot"],
   ["GET", (one) => `/snapshots/${one}/ranges`, "snapshot"],
   ["GET", (one) => `/snapshots/${one}/image`, "snapshot"],

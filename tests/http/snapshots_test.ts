@@ -12,6 +12,7 @@ import {
   type TestDoor,
   until,
 } from "../support/door.ts";
+import { digestOf, snapshotDigestOf } from "../support/contents_digest.ts";
 import { fill, readStamps } from "../support/history.ts";
 import { BLOCK_BYTES, TESTER } from "../support/storage.ts";
 import { readPages } from "./paging.ts";
@@ -447,4 +448,51 @@ Deno.test("POST /snapshots refuses volumes of several pools in one snapshot", as
     status: 422,
     code: "invalid-argument",
   });
+});
+
+Deno.test("POST /snapshots/{snapshot}/verify is audited, done once under its key, and ends in what the snapshot and an event tell", async () => {
+  await using own = await createTestDoor();
+  const { system: { test, createDigester, drain } } = own;
+  await createTestVolume(own, "v");
+  await own.call("PUT", "/volumes/v/blocks/3", { octets: fill(1, 2, 512) });
+  await own.call("POST", "/snapshots", { json: { volumes: ["v"], name: "s" } });
+  const pending = await own.call("POST", "/snapshots/s/verify");
+  assertProblem(pending, { status: 422, code: "invalid-argument" });
+  await drain();
+  const contents = new Uint8Array(64 * 512);
+  contents.set(fill(1, 2, 512), 3 * 512);
+  const get = async () => (await own.call("GET", "/snapshots/s")).body;
+  await createDigester().sweep();
+  const { volumes: [{ volumeId, digest, fault }], digest: whole, verification } = await get();
+  assertEquals([digest, whole, fault], [
+    digestOf(contents),
+    snapshotDigestOf([{ volumeId, digest }]),
+    undefined,
+  ]);
+  assertEquals([verification.running, verification.intact, verification.checkedAt], [
+    false,
+    true,
+    verification.digestedAt,
+  ]);
+  await test.database
+    .$client`update blocks set data = set_byte(data, 0, 9), checksum = null where block_index = 3`;
+  for (let times = 0; times < 2; times++) {
+    const asked = await own.call("POST", "/snapshots/s/verify", { headers: { "idempotency-key": "again" } });
+    assertEquals([asked.status, asked.body.verification.running], [202, true]);
+  }
+  await createDigester({ onFault: () => {} }).sweep();
+  const damaged = await get();
+  assertEquals([damaged.digest, damaged.verification.intact], [whole, false]);
+  assertMatch(damaged.volumes[0].fault, new RegExp(`expected digest ${digest}, found `));
+  const { body: { events } } = await own.call("GET", "/events?type=snapshot.verified");
+  assertEquals(events.map(({ data }: { data: { matches: boolean } }) => data.matches), [true, false]);
+  assertEquals(events[1].data.faults, [{ volumeId, detail: damaged.volumes[0].fault }]);
+  const { body: { records } } = await own.call("GET", "/audit");
+  const asked = records.filter(({ action }: { action: string }) => action === "snapshot.verify");
+  assertEquals(asked.map(({ targetName }: { targetName: string }) => targetName), ["s"]);
+  // What was done, where its answer was lost.
+  await test.database.$client`
+    update idempotency_keys set status = null, body = null, content_type = null, lease_until = created_at`;
+  const again = await own.call("POST", "/snapshots/s/verify", { headers: { "idempotency-key": "again" } });
+  assertEquals([again.status, again.body.verification.intact], [202, false]);
 });

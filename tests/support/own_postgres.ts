@@ -22,8 +22,6 @@ export interface OwnPostgres extends AsyncDisposable {
   /** Stops every process of it where it is (SIGSTOP), until {@linkcode OwnPostgres.wake}. */
   hang(): Promise<void>;
   wake(): void;
-  /** Ends every process of it at once (SIGKILL). */
-  kill(): Promise<void>;
 }
 
 /** Starts one on a new directory. */
@@ -53,11 +51,6 @@ export async function startOwnPostgres(): Promise<OwnPostgres> {
     wake: () => {
       for (const pid of hung.splice(0)) Deno.kill(pid, "SIGCONT");
     },
-    kill: async () => {
-      // Stopped first, so that none is left out that would be started meanwhile.
-      for (const pid of await stopProcesses(dataDir, url)) kill(pid);
-      await own.stop();
-    },
   };
   return {
     ...own,
@@ -67,14 +60,6 @@ export async function startOwnPostgres(): Promise<OwnPostgres> {
       await Deno.remove(dataDir, { recursive: true });
     },
   };
-}
-
-function kill(pid: number): void {
-  try {
-    Deno.kill(pid, "SIGKILL");
-  } catch {
-    // A worker that had ended by itself.
-  }
 }
 
 /** A directory for the bundled PostgreSQL, which runs as another user when we are root, and has to get through. */

@@ -8,6 +8,8 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { transact } from "../../src/database/client.ts";
 import { STORAGE_LIMITS } from "../../src/config.ts";
+import type { Digester } from "../../src/storage/digester.ts";
+import { claimDigestions } from "../../src/storage/digestion.ts";
 import { flushStep } from "../../src/storage/flush.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
 import { SpaceCounter } from "../../src/storage/space_counter.ts";
@@ -15,6 +17,7 @@ import type { SnapshotInput } from "../../src/storage/snapshot_input.ts";
 import type { Storage } from "../../src/storage/storage.ts";
 import { assertSpaceIsSound } from "./audit_space.ts";
 import { assertChecked } from "./checksum.ts";
+import { digestOf, snapshotDigestOf } from "./contents_digest.ts";
 import { fill, readStamps } from "./history.ts";
 import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage } from "./storage.ts";
 
@@ -69,7 +72,7 @@ const step = fc.oneof(
     weight: 1,
     arbitrary: fc.record({
       act: fc.constant("kill" as const),
-      worker: fc.constantFrom("flusher" as const, "reclaimer" as const),
+      worker: fc.constantFrom("flusher" as const, "reclaimer" as const, "digester" as const),
     }),
   },
   { weight: 1, arbitrary: fc.record({ act: fc.constant("clone" as const), of: fc.nat(9), from: fc.nat(9) }) },
@@ -98,6 +101,8 @@ const step = fc.oneof(
   { weight: 1, arbitrary: fc.record({ act: fc.constant("delete volume" as const), of: fc.nat(9) }) },
   { weight: 3, arbitrary: fc.record({ act: fc.constant("flush" as const) }) },
   { weight: 4, arbitrary: fc.record({ act: fc.constant("reclaim" as const) }) },
+  { weight: 2, arbitrary: fc.record({ act: fc.constant("digest" as const) }) },
+  { weight: 1, arbitrary: fc.record({ act: fc.constant("verify" as const), of: fc.nat(9) }) },
 );
 type Step = typeof step extends fc.Arbitrary<infer S> ? S : never;
 
@@ -120,10 +125,13 @@ class History {
   readonly #volumes: { id: string; stamps: number[] }[] = [];
   readonly #snapshots: Taken[] = [];
   #other?: Storage;
+  readonly #digester: Digester;
   #stamp = 0;
   #names = 0;
 
-  constructor(private readonly test: TestStorage, private readonly clock: { minutes: number }) {}
+  constructor(private readonly test: TestStorage, private readonly clock: { minutes: number }) {
+    this.#digester = test.createDigester();
+  }
 
   async start(): Promise<void> {
     this.#other = await this.test.openAnother();
@@ -169,6 +177,10 @@ class History {
       case "reclaim":
         await this.reclaim();
         return await this.#count();
+      case "digest":
+        return void await this.#digester.sweep();
+      case "verify":
+        return await this.#verify(this.#snapshots[step.of % Math.max(1, this.#snapshots.length)]);
     }
   }
 
@@ -187,6 +199,42 @@ class History {
           assertEquals(readStamps(bytes, BLOCK_BYTES), expected);
         }
       }
+    }
+    await this.#checkDigests();
+  }
+
+  /** Whatever has a digest has the one that its contents have by the model, and was found to have it by who looked last. */
+  async #checkDigests(): Promise<void> {
+    const { items } = await this.test.storage.listSnapshots({}, { itemsMax: 1_000 });
+    const frozen = new Map(this.#snapshots.map((taken) => [taken.id, taken.frozen]));
+    for (const { snapshotId, volumes, digest, verification } of items) {
+      const contents = frozen.get(snapshotId);
+      if (contents === undefined || verification?.checkedAt === undefined) continue;
+      assertEquals(verification.intact, true);
+      const expected = volumes.map(({ volumeId }) => {
+        const stamps = contents.get(volumeId) as (number | undefined)[];
+        const bytes = stamps.map((stamp) => fill(stamp ?? 0, 1, BLOCK_BYTES));
+        return { volumeId, digest: digestOf(new Uint8Array(bytes.flatMap((block) => [...block]))) };
+      });
+      assertEquals(volumes.map(({ digest }) => digest?.toHex()), expected.map(({ digest }) => digest));
+      assertEquals(digest?.toHex(), snapshotDigestOf(expected));
+    }
+  }
+
+  async #verify(taken: Taken | undefined): Promise<void> {
+    if (taken === undefined) return;
+    const asked = this.test.storage.verifySnapshot(TESTER, taken.id);
+    const code = await asked.then(() => undefined, (error: { code?: string }) => error.code);
+    assert(code === undefined || code === "invalid-argument", `only a pending one is refused: ${code}`);
+  }
+
+  /** Reads all snapshots that nobody has read. */
+  async digestAll(): Promise<void> {
+    for (let sweeps = 0; await this.#digester.sweep(); sweeps++) {
+      if (sweeps > 1_000) throw new Error("Digesting does not end");
+    }
+    for (const { id } of this.#snapshots) {
+      assertEquals((await this.test.storage.getSnapshot(id)).verification?.intact, true);
     }
   }
 
@@ -327,7 +375,14 @@ class History {
   }
 
   /** A worker does all of a step and is killed before it commits; another process takes its place, which remembers nothing. */
-  async #kill(worker: "flusher" | "reclaimer"): Promise<void> {
+  async #kill(worker: "flusher" | "reclaimer" | "digester"): Promise<void> {
+    if (worker === "digester") {
+      // It has begun, and is killed before a step is recorded; the lease runs out.
+      const at = toMoment(this.clock.minutes);
+      this.clock.minutes += Math.ceil(STORAGE_LIMITS.digestLeaseMs / 60_000);
+      const until = toMoment(this.clock.minutes);
+      return void await claimDigestions(this.test.test.database, crypto.randomUUID(), at, until);
+    }
     const pool = await this.test.storage.getPool("main");
     const at = toMoment(this.clock.minutes);
     const context = { limits: STORAGE_LIMITS, at, bytesPerSecond: 0, progressDue: false };
@@ -469,6 +524,7 @@ async function runHistory(steps: Step[]): Promise<void> {
   }
   await history.check();
   await history.settle();
+  await history.digestAll();
   await history.check();
   await assertSpaceIsSound(test.test.database);
   await assertChecked(test.test.database);

@@ -54,9 +54,9 @@ export async function startBundledServerProcess(dataDir: string): Promise<TestSe
 /** Starts `main.ts worker` and waits until it flushes. */
 export async function startWorkerProcess(
   environment: { DATABASE_URL: string },
-  onLog?: (text: string) => void,
+  options: StartOptions = {},
 ): Promise<TestProcess> {
-  return (await startProcess(["worker"], environment, /(Flushing) /, onLog)).child;
+  return (await startProcess(["worker"], environment, /(Flushing) /, options)).child;
 }
 
 /** Runs a task that ends by itself, as `deno.json` has it. */

@@ -6,6 +6,7 @@ import { STORAGE_LIMITS } from "../../src/config.ts";
 import type { Actor } from "../../src/storage/actor.ts";
 import type { Write } from "../../src/storage/append.ts";
 import { Appender } from "../../src/storage/appender.ts";
+import { Digester, type DigesterOptions } from "../../src/storage/digester.ts";
 import { Flusher } from "../../src/storage/flusher.ts";
 import type { FlusherOptions } from "../../src/storage/flusher.ts";
 import type { StorageLimits } from "../../src/storage/limits.ts";
@@ -31,6 +32,8 @@ export interface TestStorage extends AsyncDisposable {
   /** Another storage system on the same database, like another server process. */
   openAnother(options?: { limits?: Partial<StorageLimits>; flusher?: boolean }): Promise<Storage>;
   createFlusher(options?: Partial<FlusherOptions>): Flusher;
+  /** A digester like that of another process. */
+  createDigester(options?: Partial<DigesterOptions>): Digester;
   /** A scheduler like that of another process. */
   createScheduler(options?: Partial<SchedulerOptions>): Scheduler;
   /** Flushes until nothing is left. */
@@ -75,6 +78,15 @@ export async function createTestStorage(
       },
       ...with_,
     });
+  const createDigester = (with_: Partial<DigesterOptions> = {}) =>
+    new Digester(test.database, {
+      limits: { ...STORAGE_LIMITS, ...options.limits },
+      clock: options.clock ?? (() => new Date()),
+      onFault: (error) => {
+        throw error;
+      },
+      ...with_,
+    });
   const createScheduler = (with_: Partial<SchedulerOptions> = {}) => {
     const clock = with_.clock ?? options.clock ?? (() => new Date());
     const limits = { ...STORAGE_LIMITS, ...options.limits };
@@ -102,6 +114,7 @@ export async function createTestStorage(
     storage,
     openAnother: open,
     createFlusher,
+    createDigester,
     createScheduler,
     drain: async () => {
       const flusher = createFlusher();
