@@ -1,8 +1,9 @@
 /**
- * The command line: `snapmark serve | worker | migrate | verify | openapi | demo`.
+ * The command line: `snapmark serve | worker | migrate | verify | backup | restore | openapi | demo`.
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { backUp, restore } from "./commands/backup.ts";
 import { demo } from "./commands/demo.ts";
 import { migrateDatabase } from "./commands/migrate.ts";
 import { writeOpenapi } from "./commands/openapi.ts";
@@ -20,6 +21,8 @@ const USAGE = `Usage: main.ts COMMAND
                          or those of one snapshot
   verify --receipt FILE [--key FILE]
                          check a receipt: with an answer of /keys in FILE, or with the database
+  backup --to DIR        copy the bundled PostgreSQL's data to a directory; the server has to be stopped
+  restore --from DIR     put such a copy in place, in a data directory without a database
   openapi [--check]      write openapi.yaml, or check that it is up to date
   demo [--url URL]       play a snapshot in the middle of writing, on a server of its own or on the one at URL
 The environment configures it; README.md has the table.`;
@@ -31,6 +34,8 @@ interface Flags {
   readonly receipt?: string;
   readonly key?: string;
   readonly snapshot?: string;
+  readonly to?: string;
+  readonly from?: string;
 }
 
 const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
@@ -38,6 +43,8 @@ const COMMANDS: Record<string, (flags: Flags) => Promise<void>> = {
   worker: () => work(readConfig()),
   migrate: () => migrateDatabase(readConfig()),
   verify: ({ receipt, key, snapshot }) => verifyWhat(receipt, key, snapshot),
+  backup: ({ to }) => backUp(readConfig(), to),
+  restore: ({ from }) => restore(readConfig(), from),
   openapi: ({ check }) => writeOpenapi({ check }),
   demo: ({ url }) => demo(readConfig(), url),
 };
@@ -53,7 +60,7 @@ async function main(args: string[]): Promise<number> {
   const unknown: string[] = [];
   const flags = parseArgs(args, {
     boolean: ["flusher", "check", "help"],
-    string: ["url", "receipt", "key", "snapshot"],
+    string: ["url", "receipt", "key", "snapshot", "to", "from"],
     negatable: ["flusher"],
     default: { flusher: true },
     unknown: (argument: string, key?: string) => {

@@ -68,7 +68,8 @@ const LOG_BYTES_MAX = 16 * 1024 * 1024;
 const LOG_TAIL_BYTES = 4096;
 const LOG_TAIL_LINES = 15;
 
-const CREATING_PREFIX = "postgres.incomplete-";
+/** Of what is made beside the database, and removed when it was cut short. */
+export const CREATING_PREFIX = "postgres.incomplete-";
 
 /** Creates the cluster unless there is one. `onCreate` is called before. Throws when there is one of another version. */
 export async function createCluster(
@@ -222,7 +223,7 @@ function controlServer(
 }
 
 /** Reads the major version the cluster was created by, or null when there is none. */
-async function readVersion(home: Home): Promise<string | null> {
+export async function readVersion(home: Home): Promise<string | null> {
   try {
     return (await Deno.readTextFile(join(home.database, "PG_VERSION"))).trim();
   } catch (error) {

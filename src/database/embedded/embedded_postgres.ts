@@ -25,7 +25,7 @@
  * ```
  */
 import { join, resolve } from "@std/path";
-import { adoptServer, createCluster, startServer, stopServer } from "./cluster.ts";
+import { adoptServer, createCluster, readVersion, startServer, stopServer } from "./cluster.ts";
 import { EmbeddedPostgresError } from "./embedded_error.ts";
 import { findHome, type Home, openHome } from "./home.ts";
 import { Keeper } from "./keeper.ts";
@@ -90,6 +90,49 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
 }
 
+/**
+ * Does something with a data directory's database while no server runs on it, and none can be started; whatever one had left to write
+ * is written before. Throws when another server uses the directory, or there is no database in it.
+ */
+export async function whileStopped<T>(
+  { dataDir, signal, onProgress = () => {} }: Omit<EmbeddedPostgresOptions, "keep">,
+  act: (home: Home) => Promise<T>,
+): Promise<T> {
+  await using locks = new AsyncDisposableStack();
+  const dataDirectory = await Deno.realPath(dataDir).catch((cause) => {
+    throw new EmbeddedPostgresError(`Cannot find the data directory ${resolve(dataDir)}`, "", { cause });
+  });
+  const home = await lockHome(locks, dataDirectory);
+  if (await readVersion(home) !== null) {
+    const runtime = await placeRuntime(home.directory, () => {});
+    try {
+      await runServer(home, runtime, onProgress, signal);
+    } finally {
+      await stopServer(home, runtime);
+    }
+  }
+  return await act(home);
+}
+
+/** Does something with a data directory in which a database may be put: it is made if need be, and no server uses it. */
+export async function whileAbsent<T>(dataDir: string, act: (home: Home) => Promise<T>): Promise<T> {
+  await using locks = new AsyncDisposableStack();
+  return await act(await lockHome(locks, await createDataDirectory(dataDir)));
+}
+
+/** Locks a data directory, and the home of its database where that is elsewhere. */
+async function lockHome(locks: AsyncDisposableStack, dataDirectory: string): Promise<Home> {
+  const lock = await lockDirectory(dataDirectory);
+  locks.defer(() => lock.close());
+  const home = await openHome(dataDirectory);
+  if (home.directory !== dataDirectory) {
+    // A copy of the data directory names the same home.
+    const homeLock = await lockDirectory(home.directory);
+    locks.defer(() => homeLock.close());
+  }
+  return home;
+}
+
 /** Does the steps told at the head of this file. What is to be done to stop again goes on the stack `undo`. */
 async function bringUp(
   options: EmbeddedPostgresOptions,
@@ -97,13 +140,8 @@ async function bringUp(
 ): Promise<{ connection: EmbeddedConnection; lost: AbortSignal }> {
   const { signal, onProgress = () => {} } = options;
   const dataDirectory = await createDataDirectory(options.dataDir);
-  const lock = await lockDirectory(dataDirectory);
-  undo.defer(() => lock.close());
-  const home = await openHome(dataDirectory);
+  const home = await lockHome(undo, dataDirectory);
   if (home.directory !== dataDirectory) {
-    // A copy of the data directory names the same home.
-    const homeLock = await lockDirectory(home.directory);
-    undo.defer(() => homeLock.close());
     onProgress(`Keeping the database in ${home.directory}: ${home.user?.name} cannot reach ${dataDirectory}`);
   }
 
