@@ -2,7 +2,17 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { closeDatabase, type Database, openDatabase, transact } from "../../src/database/client.ts";
 import { isMigrated, migrate } from "../../src/database/migrate.ts";
 import { chainCompletion, verifyChain } from "../../src/storage/audit_chain.ts";
+import { STORAGE_LIMITS } from "../../src/config.ts";
+import { Digester } from "../../src/storage/digester.ts";
+import { Flusher } from "../../src/storage/flusher.ts";
+import { Storage } from "../../src/storage/storage.ts";
+import { assertSpaceIsSound } from "../support/audit_space.ts";
+import { digestOf } from "../support/contents_digest.ts";
 import { createTestDatabase } from "../support/database.ts";
+import { fill, readStamps } from "../support/history.ts";
+import { insertOldData, listMigrations, migrateTo, OLD } from "../support/old_schema.ts";
+import { reclaimAll } from "../support/reclaiming.ts";
+import { TESTER, write } from "../support/storage.ts";
 
 Deno.test("migrate() brings an empty database up, once, however many processes start at the same time", async () => {
   await using test = await createTestDatabase("template1");
@@ -54,6 +64,97 @@ Deno.test("migrate() refuses a database newer than the program", async () => {
   await assertRejects(() => migrate(test.database), Error, "its schema is version 9999");
   assertEquals(await isMigrated(test.database), false);
 });
+
+Deno.test("migrate() that fails half way changes nothing, and goes on when what stood in its way is gone", async () => {
+  await using test = await createTestDatabase("template1");
+  const { $client } = test.database;
+  await migrateTo(test.database, 17);
+  await insertOldData(test.database, 17);
+  await $client`create table signing_keys (in_the_way text)`;
+  await assertRejects(() => migrate(test.database), Error, "already exists");
+  const [{ version, clients }] = await $client`
+    select (select max(version) from schema_migrations) as version, to_regclass('clients') as clients`;
+  assertEquals([version, clients], [17, null]);
+  await $client`drop table signing_keys`;
+  assertEquals((await migrate(test.database)).length, listMigrations().length - 17);
+});
+
+for (let version = 1; version < listMigrations().length; version++) {
+  Deno.test(`a database of version ${version} with data in it is migrated, once by two processes, and served with what it had`, async () => {
+    await using test = await createTestDatabase("template1");
+    const other = openDatabase(test.url, { connectionsMax: 1 });
+    try {
+      await migrateTo(test.database, version);
+      await insertOldData(test.database, version);
+      const applied = await Promise.all([migrate(test.database), migrate(other)]);
+      assertEquals(applied.map(({ length }) => length).toSorted((a, b) => a - b), [
+        0,
+        listMigrations().length - version,
+      ]);
+    } finally {
+      await closeDatabase(other);
+    }
+    await assertServed(test.database);
+  });
+}
+
+/** What {@linkcode insertOldData} wrote is there, is flushed and sealed, and goes on. */
+async function assertServed(database: Database): Promise<void> {
+  const clock = () => new Date();
+  const onFault = (error: unknown) => {
+    throw error;
+  };
+  await using storage = new Storage({ database, limits: STORAGE_LIMITS, flusher: false });
+  await storage.start();
+  const [whole, part] = [{ lba: 0, blockCount: 16 }, { lba: 0, blockCount: 10 }];
+  const zeros = (count: number) => Array<number>(count).fill(0);
+  const ofS = [1, 2, 3, 4, ...zeros(12)];
+  const ofV = [30, 10, 0, 4, ...zeros(4), 20, 21, ...zeros(6)];
+  const assertContents = async () => {
+    const volume = async (name: string) => readStamps(await storage.readVolume(name, undefined, whole), 512);
+    const snapshot = async (name: string, range: typeof whole) =>
+      readStamps(await storage.readSnapshot(name, undefined, undefined, range), 512);
+    assertEquals(await volume("v"), ofV);
+    assertEquals(await volume("w"), ofS.with(15, 40));
+    assertEquals(await snapshot("s", whole), ofS);
+    assertEquals(await snapshot("t", part), [1, ...ofV.slice(1, 10)]);
+  };
+  await assertContents();
+  const before = await storage.getPool("p");
+  assertEquals([before.sequenceAppended, before.sequenceFlushed], [8, 3]);
+  assertEquals([before.dirtyEntries, before.dirtyBytes], [5, 4 * 512]);
+  assertEquals([before.segmentCount, before.freeSegments], [100, 95]);
+  assertEquals((await storage.getSnapshot("t")).status, "pending");
+  const flusher = new Flusher(database, { limits: STORAGE_LIMITS, clock, onFault });
+  while (await flusher.sweep());
+  await assertContents();
+  const sealed = await storage.getSnapshot("t");
+  assertEquals([sealed.status, sealed.sequence, sealed.progress.entriesAhead], ["sealed", 6, 0]);
+  const after = await storage.getPool("p");
+  assertEquals([after.sequenceFlushed, after.dirtyEntries, after.dirtyBytes], [8, 0, 0]);
+  // The completion of the command that waited for the seal is the fifth row.
+  const chain = await verifyChain(database, OLD.poolId, { rowsMax: 100 });
+  assertEquals([chain.rowCount, chain.fault], [5, undefined]);
+  assertEquals((await storage.getAuditRecord(OLD.pendingAuditId)).command?.scsiStatus, "GOOD");
+  const told = await storage.listEvents(OLD.poolId, {}, 2, 10);
+  assertEquals(told.map(({ eventId, type, snapshotId }) => [eventId, type, snapshotId]), [
+    [3, "snapshot.sealed", OLD.pendingId],
+  ]);
+  const digester = new Digester(database, { limits: STORAGE_LIMITS, clock, onFault });
+  while (await digester.sweep());
+  const { volumes: [{ digest }] } = await storage.getSnapshot("s");
+  const contents = ofS.map((stamp) => [...fill(stamp, 1, 512)]).flat();
+  assertEquals(digest?.toHex(), digestOf(new Uint8Array(contents)));
+  assertEquals((await storage.append(TESTER, "v", "p", [write(5, 50)])).sequence, 9);
+  await assertSpaceIsSound(database);
+  for (const name of ["s", "t"]) await storage.deleteSnapshot(TESTER, name);
+  while (await flusher.sweep());
+  await reclaimAll(database);
+  const live = readStamps(await storage.readVolume("v", undefined, whole), 512);
+  assertEquals(live, ofV.with(5, 50));
+  assertEquals(readStamps(await storage.readVolume("w", undefined, whole), 512), ofS.with(15, 40));
+  await assertSpaceIsSound(database);
+}
 
 Deno.test("migrate() chains the audit that there is, and it goes on from there", async () => {
   await using test = await createTestDatabase("template1");
@@ -107,20 +208,6 @@ Deno.test("migrate() has copies that were in the middle of a digest begin it ane
     { ...kept, phase: "telling", digest: null },
   ]);
 });
-
-/** Brings an empty database to an earlier schema. */
-async function migrateTo({ $client }: Database, version: number): Promise<void> {
-  const directory = new URL("../../migrations/", import.meta.url);
-  const names = [...Deno.readDirSync(directory)].map(({ name }) => name).sort().slice(0, version);
-  await $client`
-    create table schema_migrations (
-      version integer primary key, name text not null, applied_at timestamptz not null default now()
-    )`;
-  for (const [index, name] of names.entries()) {
-    await $client.unsafe(await Deno.readTextFile(new URL(name, directory)));
-    await $client`insert into schema_migrations (version, name) values (${index + 1}, ${name})`;
-  }
-}
 
 /** A pool with four rows as the schema before the chain had them: one of no command, one with data-out, one that is not sealed. */
 async function insertOldAudit({ $client }: Database): Promise<string> {
