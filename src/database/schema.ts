@@ -43,6 +43,8 @@ export const clients = pgTable("clients", {
   createdAt: moment("created_at").notNull(),
   expiresAt: moment("expires_at"),
   lastUsedAt: moment("last_used_at"),
+  requestsPerSecondMax: integer("requests_per_second_max"),
+  bytesPerSecondMax: count("bytes_per_second_max"),
 });
 
 export const poolHeads = pgTable("pool_heads", {

@@ -76,6 +76,7 @@ const AuditRecord = z.object({
   clientName: z.string(),
   origin: z.string().openapi({ description: "Front door and route", example: "http POST /snapshots" }),
   action: z.enum([
+    "client.change",
     "client.create",
     "client.revoke",
     "client.rotate",

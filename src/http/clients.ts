@@ -4,13 +4,16 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import {
+  BYTES_PER_SECOND,
   type ClientRecord,
   type ClientWithToken,
   PRIORITY_MAX,
   PRIORITY_MIN,
+  REQUESTS_PER_SECOND,
   SCOPES,
 } from "../storage/client.ts";
 import { type Door, type DoorApp, toActor } from "./door.ts";
+import { HttpError } from "./errors.ts";
 import {
   given,
   Id,
@@ -38,6 +41,22 @@ const Priority = z.int().min(PRIORITY_MIN).max(PRIORITY_MAX).openapi({
   description: "Entries of a higher priority are flushed earlier",
 });
 
+const rates = {
+  requestsPerSecondMax: rate(REQUESTS_PER_SECOND, "Requests that it may send in a second").optional(),
+  bytesPerSecondMax: rate(BYTES_PER_SECOND, "Bytes of its requests' bodies and of their answers' in a second")
+    .optional(),
+};
+
+/** Judged by the storage system, as a priority is. */
+function rate({ min: minimum, max: maximum }: { min: number; max: number }, what: string) {
+  return z.number().openapi({
+    type: "integer",
+    minimum,
+    maximum,
+    description: `${what}; absent: as any other client's`,
+  });
+}
+
 const shape = {
   id: Id,
   name: Name,
@@ -49,6 +68,7 @@ const shape = {
   createdAt: Moment,
   expiresAt: Moment.optional(),
   lastUsedAt: Moment.optional().openapi({ description: "To the minute; absent before the first time" }),
+  ...rates,
 };
 const Client = z.object(shape).openapi("Client");
 const WithToken = z.object({
@@ -71,7 +91,13 @@ const NewClient = z.strictObject({
   expiresAt: z.iso.datetime({ offset: true }).optional().openapi({
     description: "Its token is valid before; by default, until it is rotated or revoked",
   }),
+  ...rates,
 }).openapi("NewClient");
+
+const ClientChange = z.strictObject({
+  requestsPerSecondMax: rates.requestsPerSecondMax.unwrap().nullable().optional(),
+  bytesPerSecondMax: rates.bytesPerSecondMax.unwrap().nullable().optional(),
+}).openapi("ClientChange", { description: "A JSON merge patch: null is as any other client's" });
 
 const params = z.object({ client: Reference });
 
@@ -105,6 +131,17 @@ const getRoute = createRoute({
   summary: "A client",
   tags: ["clients"],
   request: { params, query: NoQuery },
+  responses: { 200: jsonResponse("The client", Client), default: PROBLEM_RESPONSE },
+});
+
+const changeRoute = createRoute({
+  method: "patch",
+  path: "/clients/{client}",
+  operationId: "changeClient",
+  summary: "Change how fast a client may come",
+  description: "At once in this process, in others within a second.",
+  tags: ["clients"],
+  request: { params, query: NoQuery, ...jsonBody(ClientChange) },
   responses: { 200: jsonResponse("The client", Client), default: PROBLEM_RESPONSE },
 });
 
@@ -149,6 +186,15 @@ export function registerClients(app: DoorApp, { storage, limits }: Door): void {
     getRoute,
     async (c) => c.json(toBody(await storage.clients.get(c.req.valid("param").client)), 200),
   );
+
+  app.openapi(changeRoute, async (c) => {
+    const change = given(c.req.valid("json"));
+    if (Object.keys(change).length === 0) {
+      throw new HttpError("invalid-request", "Cannot change nothing: expected something to change");
+    }
+    const changed = await storage.clients.change(toActor(c), c.req.valid("param").client, change);
+    return c.json(toBody(changed), 200);
+  });
 
   app.openapi(rotateRoute, async (c) => {
     const rotated = await storage.clients.rotate(toActor(c), c.req.valid("param").client);

@@ -58,6 +58,7 @@ export const PERMISSIONS: Readonly<Record<string, Permission>> = {
   "GET /clients": ADMIN,
   "POST /clients": ADMIN,
   "GET /clients/:client": ADMIN,
+  "PATCH /clients/:client": ADMIN,
   "DELETE /clients/:client": ADMIN,
   "POST /clients/:client/rotate": ADMIN,
   "GET /audit": ADMIN,

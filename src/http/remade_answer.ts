@@ -24,6 +24,7 @@ const remakeVolume: Remake = async (storage, { targetId, poolId }) => {
 
 /** One row for every action; it does not compile when one is missing. `null`: no request under a key does that. */
 const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
+  "client.change": null,
   // A token is shown once: it must not stand in a stored answer.
   "client.create": null,
   "client.revoke": null,

@@ -21,6 +21,7 @@ import { type Page, type PageRequest, toPage } from "./page.ts";
 
 /** What was done; the noun is the target's. */
 export type AuditAction =
+  | "client.change"
   | "client.create"
   | "client.revoke"
   | "client.rotate"

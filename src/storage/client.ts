@@ -9,7 +9,7 @@
  */
 
 import { asc, count, eq, gt } from "drizzle-orm";
-import { type Connection, type Database, transact } from "../database/client.ts";
+import { type Connection, type Database, transact, type Transaction } from "../database/client.ts";
 import { isUniqueViolation } from "../database/connection_error.ts";
 import { clients } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -29,6 +29,11 @@ export type Scope = typeof SCOPES[number];
 export const PRIORITY_MIN = -100;
 export const PRIORITY_MAX = 100;
 
+/** How fast a client may be allowed to come: from hardly at all to more than any process answers. */
+export const REQUESTS_PER_SECOND = { min: 1, max: 1_000_000 } as const;
+/** From one block of the usual size on. */
+export const BYTES_PER_SECOND = { min: 4_096, max: 2 ** 40 } as const;
+
 /** Names that the audit gives to others. */
 const RESERVED_NAMES = [SYSTEM.clientName, "admin"];
 
@@ -38,15 +43,22 @@ export interface BoundVolume {
   readonly volumeId: string;
 }
 
+/** How fast a client may come, where it has limits of its own; the front doors keep them. */
+export interface ClientRates {
+  readonly requestsPerSecondMax?: number;
+  /** Of requests' bodies and answers' together. */
+  readonly bytesPerSecondMax?: number;
+}
+
 /** A client as a request needs it. */
-export interface KnownClient extends Pick<Actor, "clientId" | "clientName" | "priority"> {
+export interface KnownClient extends Pick<Actor, "clientId" | "clientName" | "priority">, ClientRates {
   readonly scopes: readonly Scope[];
   /** All that it can get at; absent: everything. */
   readonly volumes?: readonly BoundVolume[];
 }
 
 /** A client as it is administered. */
-export interface ClientRecord {
+export interface ClientRecord extends ClientRates {
   readonly clientId: string;
   readonly name: string;
   readonly priority: number;
@@ -59,9 +71,15 @@ export interface ClientRecord {
 }
 
 /** A new client. */
-export interface NewClient extends Pick<ClientRecord, "name" | "priority" | "scopes"> {
+export interface NewClient extends Pick<ClientRecord, "name" | "priority" | "scopes">, ClientRates {
   readonly volumes?: readonly BoundVolume[];
   readonly expiresAt?: Date;
+}
+
+/** What changes of a client; null: what holds for all again. */
+export interface ClientChange {
+  readonly requestsPerSecondMax?: number | null;
+  readonly bytesPerSecondMax?: number | null;
 }
 
 /** A client with the token that it comes by from now on. */
@@ -80,8 +98,10 @@ export interface ClientCredential {
 
 // Statements
 
-async function countClients(connection: Connection): Promise<number> {
-  const [row] = await connection.select({ clients: count() }).from(clients);
+/** Counts the clients; until the transaction ends, nobody else creates one. */
+async function countClientsLocked(tx: Transaction): Promise<number> {
+  await tx.$client`lock table clients in share row exclusive mode`;
+  const [row] = await tx.select({ clients: count() }).from(clients);
   return row.clients;
 }
 
@@ -94,7 +114,14 @@ export async function findCredential(
   if (row === undefined) return undefined;
   const { name, priority, scopes, volumes, expiresAt, lastUsedAt } = toClient(row);
   return {
-    client: { clientId, clientName: name, priority, scopes, ...(volumes === undefined ? {} : { volumes }) },
+    client: {
+      clientId,
+      clientName: name,
+      priority,
+      scopes,
+      ...(volumes === undefined ? {} : { volumes }),
+      ...toRates(row),
+    },
     tokenHash: row.tokenHash,
     ...(expiresAt === undefined ? {} : { expiresAt }),
     ...(lastUsedAt === undefined ? {} : { lastUsedAt }),
@@ -130,11 +157,11 @@ export async function createClient(
   requireSettings(input, limits, at);
   const clientId = createId();
   const { token, tokenHash } = createClientToken(clientId);
-  const { name, priority, volumes, expiresAt } = input;
+  const { name, priority, volumes, expiresAt, requestsPerSecondMax, bytesPerSecondMax } = input;
   const scopes = SCOPES.filter((scope) => input.scopes.includes(scope));
   try {
     return await transact(database, async (tx) => {
-      if (await countClients(tx) >= limits.clientsMax) {
+      if (await countClientsLocked(tx) >= limits.clientsMax) {
         throw new StorageError(
           "invalid-argument",
           `Cannot create client ${name}: expected at most ${limits.clientsMax} clients`,
@@ -149,6 +176,8 @@ export async function createClient(
         tokenHash,
         createdAt: at,
         expiresAt: expiresAt ?? null,
+        requestsPerSecondMax: requestsPerSecondMax ?? null,
+        bytesPerSecondMax: bytesPerSecondMax ?? null,
       }).returning();
       await appendAudit(tx, actor, toAudit({ clientId, name }, "client.create", at));
       return { client: toClient(row), token };
@@ -171,6 +200,23 @@ export async function listClients(connection: Connection, page: PageRequest): Pr
     .where(page.after === undefined ? undefined : gt(clients.clientId, page.after))
     .orderBy(asc(clients.clientId)).limit(page.itemsMax + 1);
   return toPage(rows, page, (row) => row.clientId, toClient);
+}
+
+/** Changes a client's limits. @throws {StorageError} `client-not-found`; `invalid-argument` for limits that are none. */
+export async function changeClient(
+  database: Database,
+  actor: Actor,
+  reference: string,
+  change: ClientChange,
+  at: Date,
+): Promise<ClientRecord> {
+  requireRates(`change client ${reference}`, change);
+  return await transact(database, async (tx) => {
+    const rows = await tx.update(clients).set(change).where(match(reference)).returning();
+    const client = toClient(requireOne(rows, "client-not-found", reference));
+    await appendAudit(tx, actor, toAudit(client, "client.change", at));
+    return client;
+  });
 }
 
 /** Gives a client a new token; the old one ends. @throws {StorageError} `client-not-found`. */
@@ -210,11 +256,8 @@ function match(reference: string) {
   return isId(reference) ? eq(clients.clientId, reference) : eq(clients.name, reference);
 }
 
-function requireSettings(
-  { name, priority, scopes, volumes, expiresAt }: NewClient,
-  limits: StorageLimits,
-  at: Date,
-): void {
+function requireSettings(input: NewClient, limits: StorageLimits, at: Date): void {
+  const { name, priority, scopes, volumes, expiresAt } = input;
   requireName(name);
   if (RESERVED_NAMES.includes(name)) throw nameTaken(name);
   const refuse = (why: string): never => {
@@ -225,11 +268,27 @@ function requireSettings(
   }
   if (scopes.length === 0) refuse("expected at least one scope");
   if (expiresAt !== undefined && expiresAt <= at) refuse("expected an expiry in the future");
+  requireRates(`create client ${name}`, input);
   if (volumes === undefined) return;
   if (scopes.includes("admin")) refuse("expected no volumes, for scope admin is for all of them");
   if (volumes.length > limits.clientVolumesMax) {
     refuse(`expected at most ${limits.clientVolumesMax} volumes, found ${volumes.length}`);
   }
+}
+
+function requireRates(
+  action: string,
+  { requestsPerSecondMax: requests, bytesPerSecondMax: bytes }: ClientChange,
+): void {
+  const require = (what: string, { min, max }: { min: number; max: number }, rate?: number | null) => {
+    if (rate === undefined || rate === null || (Number.isInteger(rate) && rate >= min && rate <= max)) return;
+    throw new StorageError(
+      "invalid-argument",
+      `Cannot ${action}: expected ${min} to ${max} ${what} a second, found ${rate}`,
+    );
+  };
+  require("requests", REQUESTS_PER_SECOND, requests);
+  require("bytes", BYTES_PER_SECOND, bytes);
 }
 
 function nameTaken(name: string): StorageError {
@@ -251,5 +310,14 @@ function toClient(row: typeof clients.$inferSelect): ClientRecord {
     createdAt,
     ...(row.expiresAt === null ? {} : { expiresAt: row.expiresAt }),
     ...(row.lastUsedAt === null ? {} : { lastUsedAt: row.lastUsedAt }),
+    ...toRates(row),
+  };
+}
+
+function toRates(row: typeof clients.$inferSelect): ClientRates {
+  const { requestsPerSecondMax, bytesPerSecondMax } = row;
+  return {
+    ...(requestsPerSecondMax === null ? {} : { requestsPerSecondMax }),
+    ...(bytesPerSecondMax === null ? {} : { bytesPerSecondMax }),
   };
 }

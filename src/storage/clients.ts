@@ -9,6 +9,8 @@
 import type { Database } from "../database/client.ts";
 import type { Actor } from "./actor.ts";
 import {
+  changeClient,
+  type ClientChange,
   type ClientCredential,
   type ClientRecord,
   type ClientWithToken,
@@ -48,7 +50,7 @@ export class Clients {
   readonly #remembered = new Map<string, Remembered>();
   /** The look-ups that are under way, one for each client. */
   readonly #lookUps = new Map<string, Promise<ClientCredential | undefined>>();
-  /** How many tokens this process has ended: what was looked up before is not remembered after. */
+  /** How many clients this process has changed or ended: what was looked up before is not remembered after. */
   #ended = 0;
 
   constructor(private readonly database: Database, private readonly options: ClientsOptions) {}
@@ -66,6 +68,13 @@ export class Clients {
 
   list(page: PageRequest): Promise<Page<ClientRecord>> {
     return listClients(this.database, page);
+  }
+
+  /** Changes a client's limits. */
+  async change(actor: Actor, reference: string, change: ClientChange): Promise<ClientRecord> {
+    const changed = await changeClient(this.database, actor, reference, change, this.options.clock());
+    this.#forget(changed.clientId);
+    return changed;
   }
 
   /** Gives a client a new token; the old one ends. */

@@ -47,6 +47,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0023_scrub.sql",
         "0024_flush_policy.sql",
         "0025_snapshot_digest.sql",
+        "0026_client_limits.sql",
       ],
       [],
       [],

@@ -41,6 +41,7 @@ const CLOSED: [method: string, path: string][] = [
   ["GET", "/clients"],
   ["POST", "/clients"],
   ["GET", "/clients/c"],
+  ["PATCH", "/clients/c"],
   ["DELETE", "/clients/c"],
   ["POST", "/clients/c/rotate"],
   ["GET", "/audit"],

@@ -82,6 +82,8 @@ for (const reference of ["nowhere", UNKNOWN_ID, "A", "0", "x".repeat(63)]) {
   );
   refuses(what, ["GET", `/clients/${reference}`], notFound("client-not-found"));
   refuses(what, ["DELETE", `/clients/${reference}`], notFound("client-not-found"));
+  const change = { json: { bytesPerSecondMax: null } };
+  refuses(what, ["PATCH", `/clients/${reference}`, change], notFound("client-not-found"));
   refuses(what, ["POST", `/clients/${reference}/rotate`], notFound("client-not-found"));
   const named = { name: "c", scopes: ["read"], volumes: ["v", reference] };
   refuses(what, ["POST", "/clients", { json: named }], VOLUME_NOT_FOUND);
@@ -157,11 +159,29 @@ for (
       INVALID_ARGUMENT,
     ],
     ["an administrator bound to volumes", { name: "c", scopes: ["admin"], volumes: ["v"] }, INVALID_ARGUMENT],
+    ["no request", { name: "c", scopes: ["read"], requestsPerSecondMax: 0 }, INVALID_ARGUMENT],
+    ["half a request", { name: "c", scopes: ["read"], requestsPerSecondMax: 1.5 }, INVALID_ARGUMENT],
+    ["too many requests", { name: "c", scopes: ["read"], requestsPerSecondMax: 1_000_001 }, INVALID_ARGUMENT],
+    ["less than a block", { name: "c", scopes: ["read"], bytesPerSecondMax: 4_095 }, INVALID_ARGUMENT],
+    ["too many bytes", { name: "c", scopes: ["read"], bytesPerSecondMax: 2 ** 40 + 1 }, INVALID_ARGUMENT],
+    ["a rate that is no number", { name: "c", scopes: ["read"], bytesPerSecondMax: "1" }, INVALID_REQUEST],
+    ["no rate", { name: "c", scopes: ["read"], requestsPerSecondMax: null }, INVALID_REQUEST],
     ["the admin token's name", { name: "admin", scopes: ["read"] }, NAME_TAKEN],
     ["the system's name", { name: "system", scopes: ["read"] }, NAME_TAKEN],
   ] as const
 ) {
   refuses(what, ["POST", "/clients", { json }], refusal);
+}
+
+for (
+  const [what, json, refusal] of [
+    ["of nothing", {}, INVALID_REQUEST],
+    ["of the name", { name: "d" }, INVALID_REQUEST],
+    ["to no request", { requestsPerSecondMax: 0 }, INVALID_ARGUMENT],
+    ["to less than a block", { bytesPerSecondMax: 1 }, INVALID_ARGUMENT],
+  ] as const
+) {
+  refuses(`a client's change ${what}`, ["PATCH", `/clients/${UNKNOWN_ID}`, { json }], refusal);
 }
 
 // Bodies of blocks
@@ -453,7 +473,7 @@ for (
     ["/snapshots/some/verify", "POST"],
     ["/copies/1", "DELETE, GET, HEAD"],
     ["/clients", "GET, HEAD, POST"],
-    ["/clients/some", "DELETE, GET, HEAD"],
+    ["/clients/some", "DELETE, GET, HEAD, PATCH"],
     ["/clients/some/rotate", "POST"],
     ["/audit", "GET, HEAD"],
     ["/audit/1", "GET, HEAD"],

@@ -243,3 +243,35 @@ Deno.test("the audit tells who made, rotated and revoked a client, and entries c
     })),
   );
 });
+
+Deno.test("POST /clients many at once makes no more than there may be", async () => {
+  await using own = await createTestDoor({ limits: { clientsMax: 3 } });
+  const answers = await Promise.all(
+    Array.from(
+      { length: 12 },
+      (_, n) => own.call("POST", "/clients", { json: { name: `c${n}`, scopes: ["read"] } }),
+    ),
+  );
+  assertEquals(answers.filter(({ status }) => status === 201).length, 3);
+  assertEquals((await own.call("GET", "/clients")).body.clients.length, 3);
+});
+
+Deno.test("PATCH /clients/{client} changes its limits, takes them away, and is told in the audit", async () => {
+  const given = { requestsPerSecondMax: 10, bytesPerSecondMax: 4_096 };
+  const { id } = await createClient(door, { name: "limited", ...given });
+  const shown = async () => {
+    const { requestsPerSecondMax, bytesPerSecondMax } = (await door.call("GET", "/clients/limited")).body;
+    return { requestsPerSecondMax, bytesPerSecondMax };
+  };
+  assertEquals(await shown(), given);
+  const changed = await door.call("PATCH", `/clients/${id}`, { json: { requestsPerSecondMax: 20 } });
+  assertEquals([changed.status, changed.body.requestsPerSecondMax, changed.body.name], [200, 20, "limited"]);
+  assertEquals(await shown(), { ...given, requestsPerSecondMax: 20 });
+  const none = { requestsPerSecondMax: null, bytesPerSecondMax: null };
+  assertEquals((await door.call("PATCH", "/clients/limited", { json: none })).status, 200);
+  assertEquals(await shown(), { requestsPerSecondMax: undefined, bytesPerSecondMax: undefined });
+  const { body: { records } } = await door.call("GET", "/audit?maxResults=1000");
+  const actions = records.filter(({ targetId }: { targetId: string }) => targetId === id)
+    .map(({ action }: { action: string }) => action);
+  assertEquals(actions, ["client.create", "client.change", "client.change"]);
+});

@@ -53,6 +53,7 @@ const ROUTES = [
   "PATCH /pools/{pool}",
   "PATCH /schedules/{schedule}",
   "PATCH /snapshots/{snapshot}",
+  "PATCH /clients/{client}",
   "PATCH /volumes/{volume}",
   "POST /clients",
   "POST /clients/{client}/rotate",
@@ -278,6 +279,8 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("GET /audit", "/audit");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.
+  const slower = { requestsPerSecondMax: 1_000, bytesPerSecondMax: null };
+  await check("PATCH /clients/{client}", "/clients/c", { json: slower });
   for (const route of ROUTES.filter((route) => !route.startsWith("GET /health"))) {
     const body = route.startsWith("PUT")
       ? { octets: new Uint8Array(1) }
