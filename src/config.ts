@@ -135,6 +135,27 @@ export const HTTP_LIMITS = {
   // Longer than the longest wait that is asked for (30 s, for a seal or a flush), shorter than the time-outs of common HTTP clients
   // and proxies (60 s): who asks while the database hangs has an answer of ours.
   answerMsMax: 40_000,
+  // Of one client, those that were cut off and linger included: it takes four to keep others out.
+  clientWebSocketsMax: 64,
+  // Of each client that has no limit of its own. Three times what two cores answer, so it is met only by who sends faster than he
+  // is answered.
+  requestsPerSecondMax: 50_000,
+  // Of requests' bodies and answers' bodies together: likewise, some three times what memory, network and disk give.
+  bytesPerSecondMax: 1 * GIB,
+  // Of one client. Far more than make a difference (64 connections fill two cores), and an eighth of what a pool lets wait.
+  requestsAtOnceMax: 1_024,
+  // Bodies of one client that are received, worked on or sent: as much as one pool lets wait.
+  clientHeldBytesMax: 64 * MIB,
+  // Of all clients: four that use all of it. JSON takes three times its size for a moment.
+  heldBytesMax: 256 * MIB,
+  // One for each client that there may be, and the admin token; about 300 bytes each.
+  clientLoadsMax: 10_001,
+  // A body of 4 MiB at 70 kB/s; who is slower sends less in one request.
+  receiveMs: 60_000,
+  // An upload of any length may take as long as it likes, as long as it goes on.
+  receiveIdleMs: 30_000,
+  // Twice as long: a client may have to write what it has got before it reads on.
+  sendIdleMs: 60_000,
   // How long a request in flight may go on once the server is told to stop.
   drainMs: 5_000,
 } as const;
@@ -158,6 +179,8 @@ export interface Config {
   /** Absent: the bundled PostgreSQL in the data directory. */
   readonly databaseUrl?: string;
   readonly logLevel: "debug" | "info" | "warning" | "error";
+  /** Origins whose pages may use the door from a browser; none unless they are named. */
+  readonly corsOrigins: readonly string[];
   /** Size of the first pool's first device. */
   readonly deviceBytes: number;
   /** Cache bound of pools that do not choose one. */
@@ -168,6 +191,13 @@ const bytes = (fallback: number) => z.coerce.number().int().min(MIB).max(2 ** 50
 
 /** Addresses that nobody else's machine can reach. */
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
+
+/** Each is looked for at every request that names its origin. */
+const CORS_ORIGINS_MAX = 32;
+
+function isOrigin(text: string): boolean {
+  return /^https?:\/\/[a-z0-9.:[\]-]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text;
+}
 
 const ENVIRONMENT = z.object({
   SNAPMARK_HOST: z.string().min(1).max(253).default("127.0.0.1"),
@@ -182,6 +212,11 @@ const ENVIRONMENT = z.object({
   )
     .optional(),
   SNAPMARK_LOG: z.enum(["debug", "info", "warning", "error"]).default("info"),
+  SNAPMARK_CORS_ORIGINS: z.string().transform((list) => list.split(",").map((origin) => origin.trim()))
+    .refine(
+      (origins) => origins.length <= CORS_ORIGINS_MAX && origins.every(isOrigin),
+      `expected up to ${CORS_ORIGINS_MAX} origins, as browsers spell them, with commas between: https://app.example`,
+    ).optional(),
   SNAPMARK_DEVICE_BYTES: bytes(64 * GIB),
   SNAPMARK_CACHE_BYTES: bytes(1 * GIB),
   DATABASE_URL: z.string().regex(/^postgres(ql)?:\/\//, "expected a URL that starts with postgres://")
@@ -227,6 +262,7 @@ export function readConfig(get: (name: string) => string | undefined = (name) =>
       : { tls: { certificateFile: data.SNAPMARK_TLS_CERT, keyFile: data.SNAPMARK_TLS_KEY } }),
     dataDir: data.SNAPMARK_DATA_DIR,
     logLevel: data.SNAPMARK_LOG,
+    corsOrigins: data.SNAPMARK_CORS_ORIGINS ?? [],
     deviceBytes: data.SNAPMARK_DEVICE_BYTES,
     cacheBytesMax: data.SNAPMARK_CACHE_BYTES,
     ...(data.SNAPMARK_ADMIN_TOKEN === undefined ? {} : { adminToken: data.SNAPMARK_ADMIN_TOKEN }),

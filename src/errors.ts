@@ -35,6 +35,7 @@ export const ERROR_CODES = [
   "parameter-list-invalid",
   "parameter-list-length-invalid",
   "pool-not-found",
+  "rate-limited",
   "request-too-large",
   "schedule-not-found",
   "scrub-not-found",
@@ -42,6 +43,7 @@ export const ERROR_CODES = [
   "stream-invalid",
   "timed-out",
   "too-busy",
+  "too-many-at-once",
   "unrelated-snapshots",
   "volume-changed",
   "volume-not-found",
@@ -53,8 +55,15 @@ export type ErrorCode = typeof ERROR_CODES[number];
 /** A request the storage system refuses or cannot carry out. `message` is safe to show to a client. */
 export class StorageError extends Error {
   override readonly name = "StorageError";
+  /** When to try again, where that is known better than by the code alone. */
+  readonly retryAfterSeconds?: number;
 
-  constructor(readonly code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options: ErrorOptions & { readonly retryAfterSeconds?: number } = {},
+  ) {
     super(message, options);
+    if (options.retryAfterSeconds !== undefined) this.retryAfterSeconds = options.retryAfterSeconds;
   }
 }

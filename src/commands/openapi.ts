@@ -4,8 +4,10 @@
 
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../config.ts";
 import { createApp } from "../http/app.ts";
+import { ClientLoads } from "../http/client_load.ts";
 import { describeDoor, toYaml } from "../http/documents.ts";
 import { Metrics } from "../http/metrics.ts";
+import { TimeLimits } from "../http/time_limits.ts";
 import type { Storage } from "../storage/storage.ts";
 
 const FILE = new URL("../../openapi.yaml", import.meta.url);
@@ -21,9 +23,12 @@ export async function writeOpenapi({ check }: { check: boolean }): Promise<void>
 
 /** The routes describe themselves; nothing is served, so no storage is needed. */
 function describe(): string {
+  const limits = { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax };
   const app = createApp({
     storage: undefined as unknown as Storage,
-    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    limits,
+    loads: new ClientLoads(limits, () => 0),
+    timeLimits: new TimeLimits(() => 0),
     metrics: new Metrics(),
     cacheBytesMax: 0,
     authenticate: () => undefined,

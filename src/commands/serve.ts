@@ -64,6 +64,7 @@ export async function startServer(
       metrics,
       limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
       cacheBytesMax: config.cacheBytesMax,
+      corsOrigins: config.corsOrigins,
       authenticate: authenticateAdmin(token.token),
       onRequest: (record) => logger.info("request", { ...record }),
       onFault: (error, requestId) => logger.error("request fault", { requestId, ...describeFault(error) }),

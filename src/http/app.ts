@@ -1,16 +1,14 @@
 /**
  * The HTTP door, put together: what every request passes, the resources, and what is answered to everything else.
  *
- * On the way in: an id for the request, the log's line, the token, what its client may do, the bound on the body, the time for the answer, the idempotency key. On the way out: security
- * headers. A fault anywhere ends in a problem document.
+ * On the way in: an id for the request, the log's line, the token, how much of a client there may be, what it may do, the bound on the
+ * body, the time for the answer, the idempotency key. On the way out: security headers, and what the answer's body counts. A fault
+ * anywhere ends in a problem document.
  */
 
 import { OpenAPIHono } from "@hono/zod-openapi";
-import { bodyLimit } from "hono/body-limit";
-import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { matchedRoutes } from "hono/route";
-import { StorageError } from "../errors.ts";
 import { createId } from "../storage/identifier.ts";
 import { limitAnswer } from "./answer_time.ts";
 import { registerAudit } from "./audit.ts";
@@ -18,6 +16,7 @@ import { requireClient } from "./authentication.ts";
 import { registerBlocks } from "./blocks.ts";
 import { registerClients } from "./clients.ts";
 import { registerCopies } from "./copies.ts";
+import { allowOrigins } from "./cors.ts";
 import { registerDevices } from "./devices.ts";
 import { registerDocuments } from "./documents.ts";
 import type { Door, DoorApp, DoorContext, DoorEnv } from "./door.ts";
@@ -34,9 +33,11 @@ import { requireOwn, requireScope } from "./permission.ts";
 import { registerPools } from "./pools.ts";
 import { answerHeaders, answerProblem, toFieldProblems } from "./problem.ts";
 import { registerRanges } from "./ranges.ts";
+import { receiveWhole } from "./receive.ts";
 import { registerSchedules } from "./schedules.ts";
 import { registerScrubs } from "./scrubs.ts";
 import { registerMetrics } from "./scrape.ts";
+import { isSentWhole, sendLarge } from "./send.ts";
 import { registerSnapshots } from "./snapshots.ts";
 import { registerVolumes } from "./volumes.ts";
 
@@ -53,9 +54,11 @@ export function createApp(door: Door): DoorApp {
   app.onError((error, c) => answerProblem(error, c.get("requestId"), door));
 
   app.use(identify(door));
+  app.use(allowOrigins(door));
   registerHealth(app, door);
   registerDocuments(app);
   app.use(requireClient(door));
+  app.use(requireRoom(door));
   app.use(requireScope());
   app.use(readBody(door));
   app.use(requireJson());
@@ -114,12 +117,56 @@ function findPattern(c: DoorContext): string {
   return route?.path.replaceAll(/:(\w+)/g, "{$1}") ?? "none";
 }
 
+/** Lets a request in if there is room for it, until its answer is made or, where that takes long, sent. */
+function requireRoom(door: Door) {
+  return createMiddleware<DoorEnv>(async (c, next) => {
+    const place = door.loads.enter(c.get("client"));
+    c.set("place", place);
+    try {
+      await next();
+      await countAnswer(c, door);
+    } finally {
+      if (c.get("isSending") === undefined) place.leave();
+    }
+  });
+}
+
+/** Of an upgrade, and where there is nothing new. */
+const STATUSES_WITHOUT_BODY = [101, 204, 304];
+
+/** Counts the body of an answer that is not counted while it is sent, and has a large one sent in pieces. */
+async function countAnswer(c: DoorContext, door: Door): Promise<void> {
+  const { res } = c;
+  if (c.get("isSending") || c.req.method === "HEAD" || STATUSES_WITHOUT_BODY.includes(res.status)) return;
+  const bytes = new Uint8Array(await res.arrayBuffer());
+  // Put in its place rather than beside it: Hono would go through the headers of both.
+  c.res = undefined;
+  c.res = answerBytes(door, c, bytes, res);
+}
+
+function answerBytes(door: Door, c: DoorContext, bytes: Uint8Array<ArrayBuffer>, made: Response): Response {
+  const place = c.get("place");
+  if (isSentWhole(bytes)) {
+    place.charge(bytes.length);
+    return new Response(bytes, made);
+  }
+  try {
+    const body = sendLarge({ door, place, delivery: c.env }, bytes);
+    c.set("isSending", true);
+    made.headers.set("content-length", String(bytes.length));
+    return new Response(body, made);
+  } catch (error) {
+    return answerProblem(error, c.get("requestId"), door);
+  }
+}
+
 /**
- * Reads the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
- * it, or end early. Handlers find it in the request's cache; one whose body is streamed reads its own. A request that tells of no body has none (RFC 9112, 6.3).
+ * Receives the body, once and whole: what is told to exceed the bound is refused unread, other bodies as soon as they exceed
+ * it, end early or come too slowly. Handlers find it in the request's cache; one whose body is streamed receives its own. A request that
+ * tells of no body has none (RFC 9112, 6.3).
  */
-function readBody({ limits }: Door) {
-  const [blocks, json] = [limitBody(limits.blocksBytesMax), limitBody(limits.jsonBytesMax)];
+function readBody(door: Door) {
+  const { limits: { blocksBytesMax, jsonBytesMax } } = door;
   return createMiddleware<DoorEnv>(async (c, next) => {
     const { headers } = c.req.raw;
     if (isStreamed(c)) return await next();
@@ -129,33 +176,12 @@ function readBody({ limits }: Door) {
         headers: { "accept-encoding": "identity" },
       });
     }
-    try {
-      await (c.req.method === "PUT" && !takesJson(c) ? blocks : json)(
-        c,
-        async () => void await c.req.arrayBuffer(),
-      );
-    } catch (error) {
-      if (error instanceof StorageError) throw error;
-      throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
-    }
+    const bytesMax = c.req.method === "PUT" && !takesJson(c) ? blocksBytesMax : jsonBytesMax;
+    const body = await receiveWhole(door, c.req.raw, c.get("place"), bytesMax);
+    // Hono declares what the promise resolves with.
+    (c.req.bodyCache as { arrayBuffer?: Promise<ArrayBuffer> }).arrayBuffer = Promise.resolve(body);
     await next();
   });
-}
-
-/**
- * A body limit that leaves a body of told length to the platform, which reads it whole at once. Hono's own, which counts
- * while it reads, is for those of unknown length.
- */
-function limitBody(maxSize: number): MiddlewareHandler<DoorEnv> {
-  const refuse = (): never => {
-    throw new StorageError("request-too-large", `Cannot take this body: expected at most ${maxSize} bytes`);
-  };
-  const counting = bodyLimit({ maxSize, onError: refuse });
-  return async (c, next) => {
-    if (c.req.header("transfer-encoding") !== undefined) return await counting(c, next);
-    if (Number(c.req.header("content-length")) > maxSize) refuse();
-    await next();
-  };
 }
 
 /** Demands JSON where a route takes it; a path or a method that there is not has an answer of its own. */

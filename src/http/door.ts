@@ -9,7 +9,9 @@ import type { Actor } from "../storage/actor.ts";
 import type { KnownClient } from "../storage/client.ts";
 import type { KeyClaim } from "../storage/idempotency.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { ClientLoads, Place } from "./client_load.ts";
 import type { Metrics } from "./metrics.ts";
+import type { TimeLimits } from "./time_limits.ts";
 
 /** The media type of blocks as they are. */
 export const OCTETS = "application/octet-stream";
@@ -25,6 +27,16 @@ export interface HttpLimits {
   readonly subscriberStalledMs: number;
   readonly subscriberTokenMs: number;
   readonly subscribersMax: number;
+  readonly clientWebSocketsMax: number;
+  readonly requestsPerSecondMax: number;
+  readonly bytesPerSecondMax: number;
+  readonly requestsAtOnceMax: number;
+  readonly heldBytesMax: number;
+  readonly clientHeldBytesMax: number;
+  readonly clientLoadsMax: number;
+  readonly receiveMs: number;
+  readonly receiveIdleMs: number;
+  readonly sendIdleMs: number;
 }
 
 /** One line of the request log. Neither bodies nor tokens are in it. */
@@ -43,8 +55,12 @@ export interface Door {
   readonly limits: HttpLimits;
   /** Cache bound of pools that do not choose one. */
   readonly cacheBytesMax: number;
+  /** Origins whose pages may use the door from a browser; absent: none but its own. */
+  readonly corsOrigins?: readonly string[];
   /** Who comes with the admin token; all others are known to `storage.clients`. */
   readonly authenticate: (token: string) => Client | undefined;
+  readonly loads: ClientLoads;
+  readonly timeLimits: TimeLimits;
   readonly onRequest: (record: RequestRecord) => void;
   /** Told of faults of the program itself. */
   readonly onFault: (error: unknown, requestId: string) => void;
@@ -59,9 +75,13 @@ export interface Door {
 /** Who a request comes from, and what that client may do. */
 export type Client = KnownClient;
 
+/** Of a request: when its answer has been sent, or can no longer be. */
+export type Delivery = Pick<Deno.ServeHandlerInfo, "completed">;
+
 /** What the middleware has found out before a handler runs. */
 export interface DoorEnv {
-  Variables: { requestId: string; client: Client; claim?: KeyClaim };
+  Bindings: Delivery;
+  Variables: { requestId: string; client: Client; place: Place; isSending?: true; claim?: KeyClaim };
 }
 
 export type DoorApp = OpenAPIHono<DoorEnv>;

@@ -7,20 +7,39 @@ import type { ErrorCode } from "../errors.ts";
 
 /** Codes of faults that only HTTP knows. */
 export type HttpCode =
+  | "body-too-slow"
   | "digest-mismatch"
   | "incomplete-body"
   | "internal-error"
   | "invalid-request"
   | "method-not-allowed"
   | "not-found"
+  | "origin-not-allowed"
   | "range-not-satisfiable"
   | "too-many-subscribers"
+  | "too-many-websockets"
   | "unauthorized"
   | "unsupported-media-type";
 
 /** How a code is answered. */
 export interface HttpAnswer {
-  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 416 | 422 | 500 | 503 | 504 | 507;
+  readonly status:
+    | 400
+    | 401
+    | 403
+    | 404
+    | 405
+    | 408
+    | 409
+    | 413
+    | 415
+    | 416
+    | 422
+    | 429
+    | 500
+    | 503
+    | 504
+    | 507;
   readonly title: string;
   /** When to try again: for faults that pass. */
   readonly retryAfterSeconds?: number;
@@ -30,6 +49,7 @@ export interface HttpAnswer {
 export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = {
   "ambiguous-name": { status: 409, title: "Several pools have this name" },
   "audit-record-not-found": { status: 404, title: "No such audit record" },
+  "body-too-slow": { status: 408, title: "The request's body comes too slowly" },
   "cache-full": { status: 503, title: "The cache is full", retryAfterSeconds: 1 },
   "cdb-field-invalid": { status: 422, title: "Invalid field in CDB" },
   "cdb-length-invalid": { status: 422, title: "The CDB's length disagrees with its operation code" },
@@ -60,12 +80,14 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "name-taken": { status: 409, title: "The name is taken" },
   "not-found": { status: 404, title: "No such resource" },
   "not-whole-blocks": { status: 422, title: "Not a whole number of blocks" },
+  "origin-not-allowed": { status: 403, title: "A page of this origin may not do this" },
   "outcome-unknown": { status: 503, title: "The outcome is unknown" },
   "outside-snapshot": { status: 422, title: "Outside of what the snapshot covers" },
   "parameter-list-invalid": { status: 422, title: "Invalid field in parameter list" },
   "parameter-list-length-invalid": { status: 422, title: "Parameter list length error" },
   "pool-not-found": { status: 404, title: "No such pool" },
   "range-not-satisfiable": { status: 416, title: "No such range" },
+  "rate-limited": { status: 429, title: "The client comes too fast" },
   "request-too-large": { status: 413, title: "The request is too large" },
   "schedule-not-found": { status: 404, title: "No such schedule" },
   "scrub-not-found": { status: 404, title: "No such scrub" },
@@ -73,7 +95,9 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "stream-invalid": { status: 422, title: "The stream is not as its format has it" },
   "timed-out": { status: 504, title: "Timed out" },
   "too-busy": { status: 503, title: "Too much is under way", retryAfterSeconds: 1 },
+  "too-many-at-once": { status: 429, title: "Too much of one client at a time", retryAfterSeconds: 1 },
   "too-many-subscribers": { status: 503, title: "Too many subscribers", retryAfterSeconds: 10 },
+  "too-many-websockets": { status: 429, title: "Too many WebSockets of one client", retryAfterSeconds: 10 },
   "unauthorized": { status: 401, title: "A valid token is required" },
   "unrelated-snapshots": { status: 422, title: "The snapshots are not of one line" },
   "unsupported-media-type": { status: 415, title: "Unsupported media type" },

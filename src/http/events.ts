@@ -10,13 +10,14 @@
  *
  * A close is a message too: a subscriber that never reads never gets it, and Deno has no way to end its connection
  * (denoland/deno issues 24292 and 27924). It no longer counts as a subscriber, and its socket and buffer linger until its
- * side or the server ends; those that linger are bounded as well.
+ * side or the server ends; those that linger are bounded as well, and go on to count among their client's.
  */
 
 import { createRoute, z } from "@hono/zod-openapi";
 import { EVENT_TYPES, type EventType, type StorageEvent } from "../storage/event.ts";
 import { findClient, offeredSubprotocols, readToken, SUBPROTOCOL } from "./authentication.ts";
 import { CopyPhase } from "./copies.ts";
+import { requireOrigin } from "./cors.ts";
 import { type Door, type DoorApp, type DoorContext, withinOf } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import {
@@ -279,7 +280,7 @@ export function registerEvents(app: DoorApp, door: Door): void {
   const { storage, limits } = door;
   // Those that are served; and all sockets that have not ended, those that were cut off included.
   let subscribers = 0;
-  const sockets = new Set<WebSocket>();
+  const sockets = new Map<WebSocket, string>();
 
   app.openapi(eventsRoute, async (c) => {
     const { type, after, maxResults = limits.pageItemsDefault, ...input } = c.req.valid("query");
@@ -309,9 +310,17 @@ export function registerEvents(app: DoorApp, door: Door): void {
         } linger that were cut off`,
       );
     }
+    requireOrigin(c, door);
+    const { clientId } = c.get("client");
+    if ([...sockets.values()].filter((owner) => owner === clientId).length >= limits.clientWebSocketsMax) {
+      throw new HttpError(
+        "too-many-websockets",
+        `Cannot take another WebSocket: expected at most ${limits.clientWebSocketsMax} of a client at a time`,
+      );
+    }
     const { socket, response } = upgrade(c);
     door.metrics.showWebSockets(subscribers += 1);
-    sockets.add(socket);
+    sockets.set(socket, clientId);
     socket.addEventListener("close", () => sockets.delete(socket), { once: true });
     const follow = (signal: AbortSignal) =>
       storage.followEvents(stream.poolId, stream.filter, after ?? stream.lastEventId, signal);
@@ -413,12 +422,12 @@ async function whenOpen(socket: WebSocket, { limits }: Door, ended: AbortSignal)
 
 /** Waits until the socket's buffer is below its bound; false when that takes too long. */
 async function hasRoom(socket: WebSocket, { limits }: Door, ended: AbortSignal): Promise<boolean> {
-  const looks = Math.ceil(limits.subscriberStalledMs / BACKLOG_POLL_MS);
-  for (let look = 0; look < looks; look++) {
-    if (socket.bufferedAmount <= limits.subscriberBacklogBytesMax || ended.aborted) return true;
+  const untilMs = performance.now() + limits.subscriberStalledMs;
+  while (socket.bufferedAmount > limits.subscriberBacklogBytesMax && !ended.aborted) {
+    if (performance.now() >= untilMs) return false;
     await new Promise((resolve) => setTimeout(resolve, BACKLOG_POLL_MS));
   }
-  return false;
+  return true;
 }
 
 function toTypes(list: string): EventType[] {

@@ -13,6 +13,7 @@ import { tellingOfCorrupt } from "./corrupt.ts";
 import { type Door, type DoorApp, OCTETS } from "./door.ts";
 import { type DiffRecord, encodeDiff } from "./rbd_diff.ts";
 import { PoolQuery, PROBLEM_RESPONSE, Reference } from "./schema.ts";
+import { sendStream } from "./send.ts";
 
 const Octets = z.any().openapi({ type: "string", format: "binary" });
 const ExportQuery = PoolQuery.extend({
@@ -43,7 +44,8 @@ export function registerExport(app: DoorApp, door: Door): void {
   app.openapi(exportRoute, async (c) => {
     const { pool, volume, base } = c.req.valid("query");
     const difference = await storage.openDifference(c.req.valid("param").snapshot, pool, volume, base);
-    return c.body(ReadableStream.from(tellingOfCorrupt(encode(difference), c.get("requestId"), door)), 200, {
+    const stream = tellingOfCorrupt(encode(difference), c.get("requestId"), door);
+    return c.body(sendStream(c, door, stream), 200, {
       "content-type": OCTETS,
       "content-disposition": `attachment; filename="${toFileName(difference)}"`,
     });

@@ -7,14 +7,17 @@
  * answered here would be answered alike there.
  */
 
+import type { Actor } from "../storage/actor.ts";
+import type { BlockRange } from "../storage/block.ts";
+import { createId } from "../storage/identifier.ts";
 import { answerInTime } from "./answer_time.ts";
-import { type Door, OCTETS } from "./door.ts";
 import { readToken, recallClient } from "./authentication.ts";
-import { HttpError } from "./errors.ts";
+import type { Place } from "./client_load.ts";
+import { type Client, type Delivery, type Door, OCTETS } from "./door.ts";
 import { mayPlainly } from "./permission.ts";
 import { answerHeaders, answerProblem } from "./problem.ts";
-import { createId } from "../storage/identifier.ts";
-import type { Actor } from "../storage/actor.ts";
+import { receiveWhole } from "./receive.ts";
+import { isSentWhole, sendLarge } from "./send.ts";
 
 /** The name or id as references are spelt, an LBA that is exact as a number, for reads a count. */
 const PATH = /^\/volumes\/([A-Za-z0-9][A-Za-z0-9._-]{0,62})\/blocks\/(\d{1,15})(?:\?count=(\d{1,15}))?$/;
@@ -23,10 +26,14 @@ const PATH = /^\/volumes\/([A-Za-z0-9][A-Za-z0-9._-]{0,62})\/blocks\/(\d{1,15})(
 const ROUTE = "/volumes/{volume}/blocks/{lba}";
 
 /** Makes the lane: it answers a request of its form, and nothing to any other. */
-export function createFastLane(door: Door): (request: Request) => Promise<Response> | undefined {
-  return (request) => {
+export function createFastLane(
+  door: Door,
+): (request: Request, delivery: Delivery) => Promise<Response> | undefined {
+  const mayBeCrossOrigin = (door.corsOrigins ?? []).length > 0;
+  return (request, delivery) => {
     const { method, url } = request;
     if (method !== "PUT" && method !== "GET") return undefined;
+    if (mayBeCrossOrigin && request.headers.has("origin")) return undefined;
     const path = url.slice(url.indexOf("/", url.indexOf("//") + 2));
     const match = PATH.exec(path);
     if (match === null) return undefined;
@@ -38,11 +45,30 @@ export function createFastLane(door: Door): (request: Request) => Promise<Respon
     if (client === undefined || !mayPlainly(client, method === "PUT" ? "write" : "read", volume)) {
       return undefined;
     }
-    const actor = { ...client, origin: `http ${method} ${path.split("?")[0]}` };
+    const origin = `http ${method} ${path.split("?")[0]}`;
     return method === "PUT"
-      ? answer(door, request, actor, (id) => write(door, request, actor, volume, Number(lba), id))
-      : answer(door, request, actor, (id) => read(door, volume, Number(lba), Number(count ?? 1), id));
+      ? answer(
+        door,
+        request,
+        client,
+        origin,
+        (visit) => write(door, request, { ...client, origin }, volume, Number(lba), visit),
+      )
+      : answer(
+        door,
+        request,
+        client,
+        origin,
+        (visit) => read(door, volume, { lba: Number(lba), blockCount: Number(count ?? 1) }, delivery, visit),
+      );
   };
+}
+
+/** A request that was let in, and whether it is still being sent its answer when that is made. */
+interface Visit {
+  readonly requestId: string;
+  readonly place: Place;
+  isSending: boolean;
 }
 
 function isPlainWrite({ limits }: Door, { headers }: Request): boolean {
@@ -62,14 +88,15 @@ function isPlainRead({ headers }: Request): boolean {
 async function answer(
   door: Door,
   request: Request,
-  { clientName, origin }: Actor,
-  make: (requestId: string) => Promise<Response>,
+  client: Client,
+  origin: string,
+  make: (visit: Visit) => Promise<Response>,
 ): Promise<Response> {
   const startedAt = performance.now();
   const requestId = createId();
   let response: Response;
   try {
-    response = await make(requestId);
+    response = await enter(door, client, requestId, make);
   } catch (error) {
     response = answerProblem(error, requestId, door);
   }
@@ -81,9 +108,23 @@ async function answer(
     path: origin.slice(origin.lastIndexOf(" ") + 1),
     status: response.status,
     milliseconds: Math.round(milliseconds * 10) / 10,
-    client: clientName,
+    client: client.clientName,
   });
   return response;
+}
+
+async function enter(
+  { loads }: Door,
+  client: Client,
+  requestId: string,
+  make: (visit: Visit) => Promise<Response>,
+): Promise<Response> {
+  const visit = { requestId, place: loads.enter(client), isSending: false };
+  try {
+    return await make(visit);
+  } finally {
+    if (!visit.isSending) visit.place.leave();
+  }
 }
 
 async function write(
@@ -92,20 +133,17 @@ async function write(
   actor: Actor,
   volume: string,
   lba: number,
-  requestId: string,
+  { requestId, place }: Visit,
 ): Promise<Response> {
-  let data: Uint8Array;
-  try {
-    data = new Uint8Array(await request.arrayBuffer());
-  } catch {
-    throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
-  }
+  const data = new Uint8Array(await receiveWhole(door, request, place, door.limits.blocksBytesMax));
   const { sequence, blockCount } = await answerInTime(
     door,
     "PUT",
     door.storage.append(actor, volume, undefined, [{ lba, data }]),
   );
-  return new Response(`{"sequence":${sequence},"lba":${lba},"blockCount":${blockCount}}`, {
+  const body = `{"sequence":${sequence},"lba":${lba},"blockCount":${blockCount}}`;
+  place.charge(body.length);
+  return new Response(body, {
     headers: { ...answerHeaders(requestId), "content-type": "application/json" },
   });
 }
@@ -113,16 +151,18 @@ async function write(
 async function read(
   door: Door,
   volume: string,
-  lba: number,
-  blockCount: number,
-  requestId: string,
+  range: BlockRange,
+  delivery: Delivery,
+  visit: Visit,
 ): Promise<Response> {
-  const bytes = await answerInTime(
-    door,
-    "GET",
-    door.storage.readVolume(volume, undefined, { lba, blockCount }),
-  );
-  return new Response(bytes, {
-    headers: { ...answerHeaders(requestId), "content-type": OCTETS, vary: "accept" },
-  });
+  const bytes = await answerInTime(door, "GET", door.storage.readVolume(volume, undefined, range));
+  const { place } = visit;
+  const headers = { ...answerHeaders(visit.requestId), "content-type": OCTETS, vary: "accept" };
+  if (isSentWhole(bytes)) {
+    place.charge(bytes.length);
+    return new Response(bytes, { headers });
+  }
+  const body = sendLarge({ door, place, delivery }, bytes);
+  visit.isSending = true;
+  return new Response(body, { headers: { ...headers, "content-length": String(bytes.length) } });
 }

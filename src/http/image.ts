@@ -7,12 +7,12 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { SnapshotImage } from "../storage/snapshot_image.ts";
-import type { BlockRange } from "../storage/block.ts";
 import { type ByteRange, chooseBytes } from "./byte_range.ts";
-import { tellCorrupt } from "./corrupt.ts";
+import { tellingOfCorrupt } from "./corrupt.ts";
 import { type Door, type DoorApp, OCTETS } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { PoolQuery, PROBLEM_RESPONSE, Reference } from "./schema.ts";
+import { sendStream } from "./send.ts";
 
 /** What is read at once. */
 const PIECE_BYTES = 1024 * 1024;
@@ -64,7 +64,7 @@ export function registerImage(app: DoorApp, door: Door): void {
       ...(partial ? { "content-range": `bytes ${start}-${end - 1}/${image.sizeBytes}` } : {}),
     };
     return c.body(
-      streamImage(image, chosen, (error) => tellCorrupt(error, c.get("requestId"), door)),
+      sendStream(c, door, tellingOfCorrupt(readPieces(image, chosen), c.get("requestId"), door)),
       partial ? 206 : 200,
       described,
     );
@@ -72,33 +72,17 @@ export function registerImage(app: DoorApp, door: Door): void {
 }
 
 /** Reads a piece whenever the client has taken the last one. */
-function streamImage(
-  image: SnapshotImage,
-  { start, end }: ByteRange,
-  onFault: (error: unknown) => void,
-): ReadableStream<Uint8Array<ArrayBuffer>> {
+async function* readPieces(image: SnapshotImage, { start, end }: ByteRange): AsyncGenerator<Uint8Array> {
   const { blockSizeBytes } = image;
-  const readPiece = async (range: BlockRange) => {
-    try {
-      return await image.read(range);
-    } catch (error) {
-      onFault(error);
-      throw error;
-    }
-  };
-  let position = start;
-  return new ReadableStream({
-    async pull(controller) {
-      if (position >= end) return controller.close();
-      const lba = Math.floor(position / blockSizeBytes);
-      const stop = Math.min(end, (lba * blockSizeBytes) + PIECE_BYTES);
-      const blockCount = Math.ceil(stop / blockSizeBytes) - lba;
-      const bytes = await readPiece({ lba, blockCount });
-      const offset = lba * blockSizeBytes;
-      controller.enqueue(bytes.subarray(position - offset, stop - offset));
-      position = stop;
-    },
-  }, { highWaterMark: 0 });
+  for (let position = start; position < end;) {
+    const lba = Math.floor(position / blockSizeBytes);
+    const stop = Math.min(end, (lba * blockSizeBytes) + PIECE_BYTES);
+    const blockCount = Math.ceil(stop / blockSizeBytes) - lba;
+    const bytes = await image.read({ lba, blockCount });
+    const offset = lba * blockSizeBytes;
+    yield bytes.subarray(position - offset, stop - offset);
+    position = stop;
+  }
 }
 
 function isNamed(etag: string, ifNoneMatch: string | undefined): boolean {

@@ -13,6 +13,7 @@ import type { Volume } from "../storage/volume.ts";
 import { answerInTime } from "./answer_time.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
+import { receiveStream } from "./receive.ts";
 import { Count, jsonResponse, Lba, PoolQuery, PROBLEM_RESPONSE, Reference, Sequence } from "./schema.ts";
 
 /** What is written at once; of small blocks as many as one request may name. */
@@ -63,7 +64,7 @@ export function registerImageUpload(app: DoorApp, door: Door): void {
     const actor = toActor(c);
     let at = lba;
     let sequence = 0;
-    for await (const piece of readPieces(c, blockSizeBytes)) {
+    for await (const piece of readPieces(receiveStream(c, door), blockSizeBytes)) {
       const blockCount = piece.length / blockSizeBytes;
       if (at + blockCount > end) throw tooLong(volume, at - lba);
       const writes = toWrites(at, piece, blockSizeBytes);
@@ -127,26 +128,24 @@ function tooLong({ name, blockCount, pool }: Volume, writtenBlocks = 0): Storage
 }
 
 /** The body in pieces of whole blocks. */
-async function* readPieces(c: DoorContext, blockSizeBytes: number): AsyncGenerator<Uint8Array> {
+async function* readPieces(
+  body: AsyncIterable<Uint8Array>,
+  blockSizeBytes: number,
+): AsyncGenerator<Uint8Array> {
   const pieceBytes = Math.min(PIECE_BYTES, PIECE_BLOCKS_MAX * blockSizeBytes);
   let piece = new Uint8Array(pieceBytes);
   let filled = 0;
-  try {
-    for await (const chunk of c.req.raw.body ?? []) {
-      for (let offset = 0; offset < chunk.length;) {
-        const taken = Math.min(chunk.length - offset, pieceBytes - filled);
-        piece.set(chunk.subarray(offset, offset + taken), filled);
-        offset += taken;
-        filled += taken;
-        if (filled < pieceBytes) continue;
-        yield piece;
-        piece = new Uint8Array(pieceBytes);
-        filled = 0;
-      }
+  for await (const chunk of body) {
+    for (let offset = 0; offset < chunk.length;) {
+      const taken = Math.min(chunk.length - offset, pieceBytes - filled);
+      piece.set(chunk.subarray(offset, offset + taken), filled);
+      offset += taken;
+      filled += taken;
+      if (filled < pieceBytes) continue;
+      yield piece;
+      piece = new Uint8Array(pieceBytes);
+      filled = 0;
     }
-  } catch (error) {
-    if (error instanceof StorageError) throw error;
-    throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
   }
   if (filled % blockSizeBytes !== 0) {
     throw new StorageError(

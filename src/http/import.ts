@@ -8,11 +8,12 @@ import { StorageError } from "../errors.ts";
 import { toBlockCount } from "../storage/block.ts";
 import { isId, NAME_PATTERN } from "../storage/identifier.ts";
 import type { ImportPart } from "../storage/import.ts";
-import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
+import { type Door, type DoorApp, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { requireOctets } from "./image_upload.ts";
 import { requireReach } from "./permission.ts";
 import { decodeDiff, type DiffRecord } from "./rbd_diff.ts";
+import { receiveStream } from "./receive.ts";
 import { given, Id, jsonResponse, Name, PoolQuery, PROBLEM_RESPONSE, Reference, Sequence } from "./schema.ts";
 import { toBody as toVolumeBody, Volume } from "./volumes.ts";
 
@@ -57,7 +58,8 @@ const importRoute = createRoute({
   },
 });
 
-export function registerImport(app: DoorApp, { storage }: Door): void {
+export function registerImport(app: DoorApp, door: Door): void {
+  const { storage } = door;
   app.openapi(importRoute, async (c) => {
     const { pool, base, snapshot } = c.req.valid("query");
     requireOctets(c);
@@ -65,7 +67,7 @@ export function registerImport(app: DoorApp, { storage }: Door): void {
       c.req.valid("param").volume,
       pool,
     );
-    const { header, records } = await decodeDiff(readBody(c));
+    const { header, records } = await decodeDiff(receiveStream(c, door));
     const from = chooseBase(header.from, base);
     if (from !== undefined) await requireReach(c, storage, { pool: poolId, snapshots: [from] });
     const { volume, snapshotId, sequence } = await storage.importVolume(toActor(c), volumeId, poolId, {
@@ -107,13 +109,5 @@ async function* toParts(
     const lengthBytes = "data" in record ? record.data.length : record.lengthBytes;
     const blockCount = toBlockCount(lengthBytes, blockSizeBytes);
     yield "data" in record ? { lba, data: record.data } : { lba, blockCount };
-  }
-}
-
-async function* readBody(c: DoorContext): AsyncGenerator<Uint8Array> {
-  try {
-    yield* c.req.raw.body ?? [];
-  } catch {
-    throw new HttpError("incomplete-body", "Cannot read the body: it ended before it was complete");
   }
 }

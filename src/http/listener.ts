@@ -6,6 +6,7 @@
  */
 
 import type { Certificate } from "./certificate.ts";
+import type { Delivery } from "./door.ts";
 
 /** Where to listen; port 0 chooses a free one. */
 export interface Address {
@@ -13,7 +14,7 @@ export interface Address {
   readonly port: number;
 }
 
-type Handler = (request: Request) => Response | Promise<Response>;
+type Handler = (request: Request, delivery: Delivery) => Response | Promise<Response>;
 
 /** Times that the address is tried for a new certificate, and the pause in between. */
 const TRIES_MAX = 50;

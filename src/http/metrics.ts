@@ -98,6 +98,8 @@ export class Metrics implements Observer {
     "Requests and background work that met a block which is not as it was written",
   );
   readonly #webSockets = this.#gauge("websockets_open", "Subscribers that are served");
+  readonly #underWay = this.#gauge("http_requests_under_way", "Requests of clients that have their place");
+  readonly #heldBytes = this.#gauge("http_held_bytes", "Bytes of bodies that there is room kept for");
   readonly #requests = new Counter({
     name: "snapmark_http_requests_total",
     help: "Requests answered",
@@ -157,6 +159,11 @@ export class Metrics implements Observer {
 
   showWebSockets(count: number): void {
     this.#webSockets.set(count);
+  }
+
+  showLoads({ requestsUnderWay, heldBytes }: { requestsUnderWay: number; heldBytes: number }): void {
+    this.#underWay.set(requestsUnderWay);
+    this.#heldBytes.set(heldBytes);
   }
 
   /** All figures as text; without those of pools when they could not be read. */

@@ -28,12 +28,14 @@ export function answerProblem(error: unknown, requestId: string, door: Faults): 
   const storageError = toStorageError(error);
   if (storageError !== undefined) {
     tellCorrupt(error, requestId, door);
-    const scsi = SCSI_ANSWERS[storageError.code];
+    const { code, message, retryAfterSeconds } = storageError;
+    const scsi = SCSI_ANSWERS[code];
     return problem(
       requestId,
-      storageError.code,
-      storageError.message,
+      code,
+      message,
       scsi === null ? {} : { scsi: formatScsiAnswer(scsi) },
+      retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) },
     );
   }
   const httpError = toHttpError(error);

@@ -25,7 +25,7 @@ const metricsRoute = createRoute({
   },
 });
 
-export function registerMetrics(app: DoorApp, { storage, metrics }: Door): void {
+export function registerMetrics(app: DoorApp, { storage, metrics, loads }: Door): void {
   let reading: Promise<PoolFigures[] | undefined> | undefined;
   const readPools = () =>
     reading ??= storage.readPoolFigures().catch(() => undefined).finally(() => reading = undefined);
@@ -35,6 +35,7 @@ export function registerMetrics(app: DoorApp, { storage, metrics }: Door): void 
     const timer = setTimeout(() => late.resolve(undefined), POOLS_MS_MAX);
     const pools = await Promise.race([readPools(), late.promise]);
     clearTimeout(timer);
+    metrics.showLoads(loads.figures);
     return c.text(await metrics.render(pools, new Date()), 200, { "content-type": METRICS_TYPE });
   });
 }

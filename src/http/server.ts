@@ -5,9 +5,11 @@
 import { createId } from "../storage/identifier.ts";
 import { createApp } from "./app.ts";
 import { type Certificate, type CertificateFiles, CertificateWatch } from "./certificate.ts";
+import { ClientLoads } from "./client_load.ts";
 import type { Door } from "./door.ts";
 import { createFastLane } from "./fast_lane.ts";
 import { type Address, Listener } from "./listener.ts";
+import { TimeLimits } from "./time_limits.ts";
 
 export interface HttpServer {
   readonly url: string;
@@ -17,6 +19,12 @@ export interface HttpServer {
   stop(drainMs: number): Promise<void>;
 }
 
+/** What the server makes the door of. */
+export interface GivenDoor extends Omit<Door, "loads" | "timeLimits" | "onBackground" | "stopping"> {
+  /** Milliseconds of a clock that nobody sets: limits in time go by it. By default the process's own. */
+  readonly now?: () => number;
+}
+
 /**
  * Listens on `host` and `port`; port 0 chooses a free one. In plain unless it is given a certificate, whose files it then goes on
  * looking at.
@@ -24,7 +32,7 @@ export interface HttpServer {
  * @throws {Error} when the address cannot be had.
  */
 export function serveHttp(
-  door: Omit<Door, "onBackground" | "stopping">,
+  { now = () => performance.now(), ...door }: GivenDoor,
   address: Address,
   tls?: { readonly files: CertificateFiles; readonly certificate: Certificate },
 ): HttpServer {
@@ -34,12 +42,14 @@ export function serveHttp(
     background.add(work);
     void work.finally(() => background.delete(work));
   };
-  const wholeDoor = { ...door, onBackground, stopping: stopping.signal };
+  const timeLimits = new TimeLimits(now);
+  const loads = new ClientLoads(door.limits, now);
+  const wholeDoor = { ...door, loads, timeLimits, onBackground, stopping: stopping.signal };
   const app = createApp(wholeDoor);
   const fastLane = createFastLane(wholeDoor);
   const listener = new Listener(
     address,
-    (request) => fastLane(request) ?? app.fetch(request),
+    (request, delivery) => fastLane(request, delivery) ?? app.fetch(request, delivery),
     tls?.certificate,
   );
   const watch = tls === undefined ? undefined : new CertificateWatch(
@@ -58,6 +68,7 @@ export function serveHttp(
       const timeout = setTimeout(timer.resolve, drainMs);
       await Promise.race([Promise.all([listener.shutdown(), ...background]), timer.promise]);
       clearTimeout(timeout);
+      timeLimits[Symbol.dispose]();
     },
   };
 }

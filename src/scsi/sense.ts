@@ -93,6 +93,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "parameter-list-length-invalid": checkCondition(ILLEGAL_REQUEST, 0x1a, 0x00),
   // The pool is the target: where there is none, a selection times out and nobody sends a status.
   "pool-not-found": null,
+  // The initiator comes too fast: it waits, and sends the same again.
+  "rate-limited": { status: "BUSY" },
   // INVALID FIELD IN CDB, as SBC-3 has it for a transfer length above the MAXIMUM TRANSFER LENGTH.
   "request-too-large": checkCondition(ILLEGAL_REQUEST, 0x24, 0x00),
   // Schedules are the system's own: no command names one.
@@ -107,6 +109,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   // may send it again; where that is not certain the code is outcome-unknown.
   "timed-out": checkCondition(ABORTED_COMMAND, 0x2e, 0x02),
   "too-busy": { status: "BUSY" },
+  // As many commands of this initiator are in the task set as may be. It lowers its queue depth and comes again.
+  "too-many-at-once": { status: "TASK SET FULL" },
   "unrelated-snapshots": null,
   "volume-changed": null,
   // LOGICAL UNIT NOT SUPPORTED

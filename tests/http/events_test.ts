@@ -291,6 +291,27 @@ Deno.test("a subscriber above the limit is refused with 503 until another has go
   await untilLetIn(own);
 });
 
+Deno.test("a WebSocket above its client's is refused with 429, and another client's is not", async () => {
+  await using own = await createTestDoor({ http: { clientWebSocketsMax: 2 } });
+  const { token } = (await own.call("POST", "/clients", { json: { name: "c", scopes: ["read"] } })).body;
+  const first = await subscribe(own, "", token);
+  using _second = await subscribe(own, "", token);
+  const shake = async () => {
+    using handshake = await shakeHands(own, "", { authorization: `Bearer ${token}` });
+    return { body: undefined, ...handshake };
+  };
+  assertProblem(await shake(), {
+    status: 429,
+    code: "too-many-websockets",
+    headers: { "retry-after": "10" },
+  });
+  using _other = await subscribe(own);
+  assertEquals((await own.call("GET", "/events", { token })).status, 200);
+  first.close();
+  await first.ended();
+  await until(async () => (await shake()).status === 101);
+});
+
 Deno.test("clients that leave in the middle of their handshake do not count", async () => {
   await using own = await createTestDoor({ http: { subscribersMax: 1, subscriberStalledMs: 50 } });
   for (let index = 0; index < 20; index++) (await sendHandshake(own)).close();

@@ -3,7 +3,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
 import { createApp } from "../../src/http/app.ts";
+import { ClientLoads } from "../../src/http/client_load.ts";
 import { Metrics } from "../../src/http/metrics.ts";
+import { TimeLimits } from "../../src/http/time_limits.ts";
 import { createTestDoor, createTestPool, createTestVolume, type TestDoor, until } from "../support/door.ts";
 import { fill } from "../support/history.ts";
 import { subscribe } from "../support/websocket.ts";
@@ -50,10 +52,10 @@ const ROUTES = [
   "GET /volumes/{volume}/blocks/{lba}",
   "GET /volumes/{volume}/ranges",
   "GET /volumes/{volume}/segments",
+  "PATCH /clients/{client}",
   "PATCH /pools/{pool}",
   "PATCH /schedules/{schedule}",
   "PATCH /snapshots/{snapshot}",
-  "PATCH /clients/{client}",
   "PATCH /volumes/{volume}",
   "POST /clients",
   "POST /clients/{client}/rotate",
@@ -84,9 +86,12 @@ Deno.test("openapi.yaml is what the server describes", async () => {
 
 Deno.test("openapi.yaml has every route of the app and no other", async () => {
   await using door = await createTestDoor();
+  const limits = { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax };
   const app = createApp({
     storage: door.system.storage,
-    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    limits,
+    loads: new ClientLoads(limits, () => 0),
+    timeLimits: new TimeLimits(() => 0),
     metrics: new Metrics(),
     cacheBytesMax: 0,
     authenticate: () => undefined,
@@ -274,13 +279,13 @@ Deno.test("every route answers what openapi.yaml documents, and nothing else", a
   await check("GET /volumes/{volume}", "/volumes/c", { token });
   await check("POST /clients/{client}/rotate", "/clients/c/rotate");
   await check("GET /clients", "/clients?maxResults=1");
+  const slower = { requestsPerSecondMax: 1_000, bytesPerSecondMax: null };
+  await check("PATCH /clients/{client}", "/clients/c", { json: slower });
   await check("GET /clients/{client}", "/clients/c");
   await check("DELETE /clients/{client}", "/clients/c");
   await check("GET /audit", "/audit");
   assertEquals([...validated].toSorted(), ROUTES);
   // And each route that can refuse, with its problem document.
-  const slower = { requestsPerSecondMax: 1_000, bytesPerSecondMax: null };
-  await check("PATCH /clients/{client}", "/clients/c", { json: slower });
   for (const route of ROUTES.filter((route) => !route.startsWith("GET /health"))) {
     const body = route.startsWith("PUT")
       ? { octets: new Uint8Array(1) }

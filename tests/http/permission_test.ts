@@ -4,7 +4,9 @@ import { assert, assertEquals } from "@std/assert";
 import { HTTP_LIMITS, STORAGE_LIMITS } from "../../src/config.ts";
 import { Metrics } from "../../src/http/metrics.ts";
 import { createApp } from "../../src/http/app.ts";
+import { ClientLoads } from "../../src/http/client_load.ts";
 import { PERMISSIONS } from "../../src/http/permission.ts";
+import { TimeLimits } from "../../src/http/time_limits.ts";
 import { type Scope, SCOPES } from "../../src/storage/client.ts";
 import {
   type CallOptions,
@@ -72,10 +74,13 @@ const asBound = (method: string, path: string, options: CallOptions = {}) =>
 
 /** The routes of the app, as the router has them. */
 function listRoutes(): string[] {
+  const limits = { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax };
   const app = createApp({
     storage: door.system.storage,
     metrics: new Metrics(),
-    limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax },
+    limits,
+    loads: new ClientLoads(limits, () => 0),
+    timeLimits: new TimeLimits(() => 0),
     cacheBytesMax: 0,
     authenticate: () => undefined,
     onBackground: () => {},

@@ -57,7 +57,7 @@ export const UNAUTHORIZED: Refusal = {
   headers: { "www-authenticate": 'Bearer realm="snapmark"' },
 };
 
-const STATUSES_TO_RETRY = [503];
+const STATUSES_TO_RETRY = [429, 503];
 const CODES_TO_RETRY = ["disk-full", "idempotency-key-in-progress"];
 /** What must never be told: SQL, places in the program, the token. */
 const SECRETS = new RegExp(`select |insert |postgres|drizzle|\\.ts\\b|/src/|node_modules|${DOOR_TOKEN}`, "i");

@@ -2,15 +2,20 @@
 
 import { type Answer, DOOR_TOKEN, type TestDoor } from "../support/door.ts";
 
-/** Sends a request of the client with the token, whose body need not be whole, and leaves the connection open. */
+/**
+ * Sends a request of the client with the token, whose body need not be whole, and leaves the connection open. `token`: another one,
+ * or `null` where a header brings it.
+ */
 export async function sendRaw(
   { port }: Pick<TestDoor, "port">,
   request: string,
   headers: readonly string[],
   body = "",
+  token: string | null = DOOR_TOKEN,
 ): Promise<Deno.TcpConn> {
   const connection = await Deno.connect({ hostname: "127.0.0.1", port });
-  const lines = [`${request} HTTP/1.1`, "host: snapmark", `authorization: Bearer ${DOOR_TOKEN}`, ...headers];
+  const authorization = token === null ? [] : [`authorization: Bearer ${token}`];
+  const lines = [`${request} HTTP/1.1`, "host: snapmark", ...authorization, ...headers];
   const bytes = new TextEncoder().encode(`${lines.join("\r\n")}\r\n\r\n${body}`);
   for (let sent = 0; sent < bytes.length;) sent += await connection.write(bytes.subarray(sent));
   return connection;
@@ -22,9 +27,9 @@ export async function callRaw(
   request: string,
   headers: readonly string[],
   body: string,
-  { cutOff = false } = {},
+  { cutOff = false, token = DOOR_TOKEN as string | null } = {},
 ): Promise<Answer> {
-  using connection = await sendRaw(door, request, headers, body);
+  using connection = await sendRaw(door, request, headers, body, token);
   if (cutOff) await connection.closeWrite();
   let text = "";
   const chunk = new Uint8Array(16_384);

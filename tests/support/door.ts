@@ -58,13 +58,17 @@ export interface TestDoor extends AsyncDisposable {
 
 export interface TestDoorOptions extends NonNullable<Parameters<typeof createTestStorage>[0]> {
   readonly http?: Partial<HttpLimits>;
+  /** Origins whose pages may use the door. */
+  readonly corsOrigins?: readonly string[];
+  /** Milliseconds of the clock that limits in time go by. */
+  readonly now?: () => number;
   /** Cache bound of pools that do not choose one. */
   readonly poolCacheBytesMax?: number;
 }
 
 /** Opens a door on a new test storage. */
 export async function createTestDoor(options: TestDoorOptions = {}): Promise<TestDoor> {
-  const { http, poolCacheBytesMax, ...storageOptions } = options;
+  const { http, poolCacheBytesMax, now, corsOrigins, ...storageOptions } = options;
   const metrics = new Metrics();
   const system = await createTestStorage({ ...storageOptions, observer: metrics });
   const door = openTestDoor(
@@ -75,6 +79,7 @@ export async function createTestDoor(options: TestDoorOptions = {}): Promise<Tes
     },
     poolCacheBytesMax,
     metrics,
+    { ...(now === undefined ? {} : { now }), ...(corsOrigins === undefined ? {} : { corsOrigins }) },
   );
   return {
     ...door,
@@ -130,6 +135,7 @@ export function openTestDoor(
   limits: Partial<HttpLimits> = {},
   cacheBytesMax = 2 ** 30,
   metrics = new Metrics(),
+  given: Pick<TestDoorOptions, "now" | "corsOrigins"> = {},
 ): Omit<TestDoor, "system"> {
   const requests: RequestRecord[] = [];
   const faults: unknown[] = [];
@@ -137,6 +143,7 @@ export function openTestDoor(
   const server = serveHttp({
     storage,
     metrics,
+    ...given,
     limits: { ...HTTP_LIMITS, blocksBytesMax: STORAGE_LIMITS.requestBytesMax, ...limits },
     cacheBytesMax,
     authenticate: authenticateAdmin(DOOR_TOKEN) as (token: string) => Client | undefined,
