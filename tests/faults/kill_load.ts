@@ -4,7 +4,7 @@
  */
 
 import { below, seeded } from "../support/history.ts";
-import { Struck } from "./caller.ts";
+import { Struck } from "./kill_caller.ts";
 import type { Lane } from "./lane.ts";
 import {
   type KnownSnapshot,

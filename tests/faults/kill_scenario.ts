@@ -3,7 +3,7 @@
  * its own, and is over at the first blow.
  */
 
-import { Struck } from "./caller.ts";
+import { Struck } from "./kill_caller.ts";
 import type { KnownVolume, Ledger } from "./ledger.ts";
 
 export interface Scenario {

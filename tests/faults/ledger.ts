@@ -8,7 +8,7 @@
 
 import { encodeDiff } from "../../src/http/rbd_diff.ts";
 import { fill } from "../support/history.ts";
-import { Caller, type Outcome, Struck } from "./caller.ts";
+import { Caller, type Outcome, Struck } from "./kill_caller.ts";
 import type { KillBed } from "./kill_bed.ts";
 import { Lane } from "./lane.ts";
 
