@@ -10,6 +10,7 @@ import { soak } from "./soak_run.ts";
 import { findGrowth } from "./soak_samples.ts";
 
 const MINUTES_DEFAULT = 30;
+const VOLUME_BLOCKS = 512;
 const KILL_EVERY_SECONDS = 60;
 const SAMPLE_EVERY_SECONDS = 5;
 
@@ -20,6 +21,7 @@ const { minutes, seed, killEverySeconds } = parseArgs(Deno.args, {
 const options = {
   seconds: Number(minutes ?? MINUTES_DEFAULT) * 60,
   seed: Number(seed ?? crypto.getRandomValues(new Uint32Array(1))[0]),
+  volumeBlocks: VOLUME_BLOCKS,
   killEverySeconds: Number(killEverySeconds ?? KILL_EVERY_SECONDS),
   sampleEverySeconds: SAMPLE_EVERY_SECONDS,
 };

@@ -17,6 +17,8 @@ import { VolumeLog } from "./volume_log.ts";
 export interface SoakOptions {
   readonly seconds: number;
   readonly seed: number;
+  /** Blocks of each volume: the fewer, the oftener each is written. */
+  readonly volumeBlocks: number;
   /** Mean time between two kills. */
   readonly killEverySeconds: number;
   /** Time between two samples. */
@@ -31,7 +33,6 @@ export interface SoakReport {
 }
 
 const VOLUMES = 3;
-const VOLUME_BLOCKS = 512;
 /** Of each volume; the parts are of the same size. */
 const WRITERS = 2;
 const PRIORITIES = [-10, 0, 10];
@@ -44,7 +45,7 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
   await using bed = await SoakBed.start();
   await using sampler = new Sampler(bed.postgres.url);
   const world = new SoakWorld(bed, seeded(options.seed));
-  const tokens = await furnish(world);
+  const tokens = await furnish(world, options.volumeBlocks);
   const actors = startActors(world, tokens, options);
   try {
     await Promise.race([world.failed, sample(world, sampler, options)]);
@@ -63,13 +64,13 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
 }
 
 /** Makes pools, volumes, schedules and clients; answers the clients' tokens. */
-async function furnish({ bed, volumes }: SoakWorld): Promise<string[]> {
+async function furnish({ bed, volumes }: SoakWorld, blockCount: number): Promise<string[]> {
   await bed.ask("POST", "/pools", { json: { name: VAULT } });
   await bed.ask("POST", "/devices", { json: { name: VAULT, pool: VAULT, sizeBytes: DEVICE_BYTES } });
   for (let index = 0; index < VOLUMES; index++) {
     const name = `disk-${index}`;
-    const { id } = await bed.ask("POST", "/volumes", { json: { name, blockCount: VOLUME_BLOCKS } });
-    volumes.push(new SoakVolume(id, name, new VolumeLog(new Array(VOLUME_BLOCKS).fill(0))));
+    const { id } = await bed.ask("POST", "/volumes", { json: { name, blockCount } });
+    volumes.push(new SoakVolume(id, name, new VolumeLog(new Array(blockCount).fill(0))));
     const schedule = { name, volumes: [id], every: "PT10S", keep: { last: 3 }, labels: { by: "schedule" } };
     await bed.ask("POST", "/schedules", { json: schedule });
   }
@@ -82,7 +83,7 @@ async function furnish({ bed, volumes }: SoakWorld): Promise<string[]> {
 }
 
 function startActors(world: SoakWorld, tokens: string[], options: SoakOptions): Promise<void>[] {
-  const partBlocks = VOLUME_BLOCKS / WRITERS;
+  const partBlocks = options.volumeBlocks / WRITERS;
   const writers = world.volumes.flatMap((volume, index) =>
     Array.from({ length: WRITERS }, (_, part) => {
       const range = { first: part * partBlocks, end: (part + 1) * partBlocks };

@@ -6,6 +6,8 @@ import { findGrowth, findTrends, type Sample } from "../soak/soak_samples.ts";
 
 const SEED = 505;
 const SECONDS = 20;
+/** So few that each is written in several epochs, however slow the machine is. */
+const VOLUME_BLOCKS = 32;
 /** So that there is one kill, and hardly two. */
 const KILL_EVERY_SECONDS = 12;
 
@@ -13,6 +15,7 @@ Deno.test(`${SECONDS} seconds of writers, snapshots, clones, reverts, copies and
   const { counts, outcomes } = await soak({
     seconds: SECONDS,
     seed: SEED,
+    volumeBlocks: VOLUME_BLOCKS,
     killEverySeconds: KILL_EVERY_SECONDS,
     sampleEverySeconds: 5,
   });
