@@ -280,13 +280,14 @@ export async function follow(world: SoakWorld): Promise<void> {
 class EventsError extends Error {}
 
 /** Kills PostgreSQL and the server, in turns, at random moments `meanMs` apart. */
-export async function kill(world: SoakWorld, meanMs: number): Promise<void> {
+export async function kill(world: SoakWorld, meanMs: number, killsMax = Infinity): Promise<void> {
   const { bed } = world;
   let isServersTurn = false;
+  let kills = 0;
   await world.repeat(async () => {
     const until = performance.now() + meanMs * (0.5 + world.random());
     while (performance.now() < until) {
-      if (!world.isGoing) return;
+      if (!world.isGoing || kills >= killsMax) return await rest(500);
       await rest(Math.min(500, until - performance.now()));
     }
     if (isServersTurn) {
@@ -297,5 +298,6 @@ export async function kill(world: SoakWorld, meanMs: number): Promise<void> {
       world.count("kills of PostgreSQL");
     }
     isServersTurn = !isServersTurn;
+    kills += 1;
   });
 }

@@ -23,6 +23,10 @@ export interface SoakOptions {
   readonly killEverySeconds: number;
   /** Time between two samples. */
   readonly sampleEverySeconds: number;
+  /** Kills in all; any number unless given. */
+  readonly killsMax?: number;
+  /** What is to be done at least once: it goes on until then, or for so much longer that something must be wrong. */
+  readonly atLeast?: readonly string[];
   readonly onSample?: (line: string) => void;
 }
 
@@ -37,6 +41,8 @@ const VOLUMES = 3;
 const WRITERS = 2;
 const PRIORITIES = [-10, 0, 10];
 const DEVICE_BYTES = 2 ** 30;
+/** How much longer it goes on for what is to be done at least once. */
+const LONGER_MS_MAX = 180_000;
 /** How long what is deleted in the end may take to come back. */
 const RECLAIM_MS_MAX = 600_000;
 
@@ -99,15 +105,18 @@ function startActors(world: SoakWorld, tokens: string[], options: SoakOptions): 
     revert(world),
     copy(world),
     follow(world),
-    kill(world, options.killEverySeconds * 1_000),
+    kill(world, options.killEverySeconds * 1_000, options.killsMax),
   ];
 }
 
 /** Samples until the time is over. */
 async function sample(world: SoakWorld, sampler: Sampler, options: SoakOptions): Promise<void> {
   const until = performance.now() + options.seconds * 1_000;
-  while (performance.now() < until && world.isGoing) {
-    await rest(Math.min(options.sampleEverySeconds * 1_000, until - performance.now()));
+  const isShort = () => options.atLeast?.some((what) => !world.counts.has(what)) ?? false;
+  while (world.isGoing) {
+    const now = performance.now();
+    if (now >= (isShort() ? until + LONGER_MS_MAX : until)) return;
+    await rest(Math.min(options.sampleEverySeconds * 1_000, Math.max(until - now, 1_000)));
     await sampler.take(world.bed.serverPid);
     options.onSample?.(JSON.stringify({ ...sampler.samples.at(-1), writes: world.counts.get("writes") }));
   }
