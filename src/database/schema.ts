@@ -54,6 +54,12 @@ export const poolHeads = pgTable("pool_heads", {
   mapVersion: count("map_version").notNull().default(0),
   timelinesCreated: count("timelines_created").notNull().default(0),
   segmentsCreated: count("segments_created").notNull().default(0),
+  cacheMode: text("cache_mode").notNull().default("write-back"),
+});
+
+export const poolLives = pgTable("pool_lives", {
+  poolId: uuid("pool_id").primaryKey(),
+  life: uuid("life").notNull(),
 });
 
 export const poolTails = pgTable("pool_tails", {

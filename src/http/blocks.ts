@@ -6,10 +6,11 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import { accepts } from "hono/accepts";
-import type { Trim, Write } from "../storage/append.ts";
+import type { Appended, Trim, Write } from "../storage/append.ts";
 import { DigestHeaders, requireDigest, toDigestHeaders, WantDigestHeaders } from "./content_digest.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
+import { WriteVerifier } from "./pool_settings.ts";
 import {
   Count,
   CountParameter,
@@ -24,12 +25,30 @@ import {
   Sequence,
 } from "./schema.ts";
 
+/** What is told of a write besides, where its commit did not wait for the disk. */
+export const RelaxedFields = {
+  durability: z.literal("relaxed").optional().openapi({
+    description:
+      "Only in a pool of relaxed durability: a crash of the database may lose the write, until a flush or a " +
+      "snapshot behind it is answered",
+  }),
+  writeVerifier: WriteVerifier.optional().openapi({
+    description: "Only with it: if a later flush tells another one, the write may be lost; send it again",
+  }),
+};
+
+/** The same for an answer. */
+export function tellRelaxed({ writeVerifier }: Pick<Appended, "writeVerifier">) {
+  return writeVerifier === undefined ? {} : { durability: "relaxed" as const, writeVerifier };
+}
+
 const Written = z.object({
   sequence: Sequence.openapi({
     description: "Inside every snapshot whose marker has a greater sequence, and no other",
   }),
   lba: Lba,
   blockCount: Count,
+  ...RelaxedFields,
 }).openapi("Written");
 
 const Blocks = z.object({
@@ -123,8 +142,8 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
     const { pool } = c.req.valid("query");
     const data = await readOctets(c);
     await requireDigest(c);
-    const { sequence, blockCount } = await storage.append(toActor(c), volume, pool, [{ lba, data }]);
-    return c.json({ sequence, lba, blockCount }, 200);
+    const { sequence, blockCount, ...how } = await storage.append(toActor(c), volume, pool, [{ lba, data }]);
+    return c.json({ sequence, lba, blockCount, ...tellRelaxed(how) }, 200);
   });
 
   app.openapi(getRoute, async (c) => {
@@ -137,8 +156,8 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
   app.openapi(trimRoute, async (c) => {
     const { volume, lba } = c.req.valid("param");
     const { pool, count: trim = 1 } = c.req.valid("query");
-    const { sequence } = await storage.append(toActor(c), volume, pool, [{ lba, trim }]);
-    return c.json({ sequence, lba, blockCount: trim }, 200);
+    const { sequence, ...how } = await storage.append(toActor(c), volume, pool, [{ lba, trim }]);
+    return c.json({ sequence, lba, blockCount: trim, ...tellRelaxed(how) }, 200);
   });
 
   app.openapi(writesRoute, async (c) => {
@@ -147,7 +166,8 @@ export function registerBlocks(app: DoorApp, { storage }: Door): void {
     const { volume } = c.req.valid("param");
     const decoded = writes.map((write, index) => "data" in write ? decodeWrite(write, index) : write);
     const written = await storage.append(toActor(c), volume, c.req.valid("query").pool, decoded);
-    return c.json(written, 200);
+    const { sequence, blockCount, ...how } = written;
+    return c.json({ sequence, blockCount, ...tellRelaxed(how) }, 200);
   });
 }
 

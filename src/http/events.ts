@@ -33,7 +33,7 @@ import {
   Reference,
   Sequence,
 } from "./schema.ts";
-import { FlushPolicy } from "./pool_settings.ts";
+import { CacheMode, FlushPolicy } from "./pool_settings.ts";
 import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
 import { Progress, SnapshotDigest } from "./snapshots.ts";
 
@@ -64,7 +64,12 @@ function copyData(data: z.ZodRawShape) {
 /** The messages that subscribers get. */
 export const Event = z.union([
   message("PoolEvent", ["pool.created"], {}, z.object({ name: Name })),
-  message("PoolChangedEvent", ["pool.changed"], {}, z.object({ name: Name, flushPolicy: FlushPolicy })),
+  message(
+    "PoolChangedEvent",
+    ["pool.changed"],
+    {},
+    z.object({ name: Name, cacheMode: CacheMode, flushPolicy: FlushPolicy }),
+  ),
   message("DeviceEvent", ["device.added"], { deviceId: Id }, z.object({ name: Name, blockCount: Count })),
   message(
     "VolumeEvent",

@@ -136,12 +136,15 @@ async function write(
   { requestId, place }: Visit,
 ): Promise<Response> {
   const data = new Uint8Array(await receiveWhole(door, request, place, door.limits.blocksBytesMax));
-  const { sequence, blockCount } = await answerInTime(
+  const { sequence, blockCount, writeVerifier } = await answerInTime(
     door,
     "PUT",
     door.storage.append(actor, volume, undefined, [{ lba, data }]),
   );
-  const body = `{"sequence":${sequence},"lba":${lba},"blockCount":${blockCount}}`;
+  const relaxed = writeVerifier === undefined
+    ? ""
+    : `,"durability":"relaxed","writeVerifier":"${writeVerifier}"`;
+  const body = `{"sequence":${sequence},"lba":${lba},"blockCount":${blockCount}${relaxed}}`;
   place.charge(body.length);
   return new Response(body, {
     headers: { ...answerHeaders(requestId), "content-type": "application/json" },

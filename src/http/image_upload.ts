@@ -8,9 +8,10 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import { StorageError } from "../errors.ts";
-import type { Trim, Write } from "../storage/append.ts";
+import type { Appended, Trim, Write } from "../storage/append.ts";
 import type { Volume } from "../storage/volume.ts";
 import { answerInTime } from "./answer_time.ts";
+import { RelaxedFields, tellRelaxed } from "./blocks.ts";
 import { type Door, type DoorApp, type DoorContext, OCTETS, toActor } from "./door.ts";
 import { HttpError } from "./errors.ts";
 import { receiveStream } from "./receive.ts";
@@ -46,6 +47,7 @@ const uploadRoute = createRoute({
         sequence: Sequence.openapi({ description: "Of the last entry" }),
         lba: Lba,
         blockCount: Count,
+        ...RelaxedFields,
       }).openapi("WrittenImage"),
     ),
     default: PROBLEM_RESPONSE,
@@ -63,18 +65,29 @@ export function registerImageUpload(app: DoorApp, door: Door): void {
     const { blockSizeBytes } = volume.pool;
     const actor = toActor(c);
     let at = lba;
-    let sequence = 0;
+    let last: Appended = { sequence: 0 };
     for await (const piece of readPieces(receiveStream(c, door), blockSizeBytes)) {
       const blockCount = piece.length / blockSizeBytes;
       if (at + blockCount > end) throw tooLong(volume, at - lba);
       const writes = toWrites(at, piece, blockSizeBytes);
       const appending = storage.append(actor, volume.volumeId, volume.pool.poolId, writes);
-      ({ sequence } = await answerInTime(door, "PUT", appending));
+      const written = await answerInTime(door, "PUT", appending);
+      if (at > lba) requireKept(last, written);
+      last = written;
       at += blockCount;
     }
     if (at === lba) throw new StorageError("not-whole-blocks", "Cannot write an image without a byte");
-    return c.json({ sequence, lba, blockCount: at - lba }, 200);
+    return c.json({ sequence: last.sequence, lba, blockCount: at - lba, ...tellRelaxed(last) }, 200);
   });
+}
+
+/** Of relaxed writes the last ones are gone when the database has come back from a crash: here they would be a hole. */
+function requireKept({ writeVerifier: before }: Appended, { writeVerifier }: Appended): void {
+  if (before === undefined || before === writeVerifier) return;
+  throw new StorageError(
+    "outcome-unknown",
+    "Cannot tell whether all of the image was kept: the database has crashed meanwhile, or the pool's mode was changed",
+  );
 }
 
 /** @throws {HttpError} `unsupported-media-type` for a body that is not octets as they are. */

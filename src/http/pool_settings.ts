@@ -3,6 +3,19 @@
  */
 
 import { z } from "@hono/zod-openapi";
+import { CACHE_MODES } from "../storage/cache_mode.ts";
+
+export const CacheMode = z.enum(CACHE_MODES).openapi("CacheMode", {
+  description:
+    "When a write is answered: durably in the cache (`write-back`), or before its commit has reached the disk " +
+    "(`write-back-relaxed`: a crash loses what was answered last, never a middle)",
+});
+
+export const WriteVerifier = z.string().openapi({
+  description:
+    "Another one after a crash of the database, which may have lost relaxed writes; zeros until the first " +
+    "write behind it",
+});
 
 const AtOnce = z.strictObject({ kind: z.literal("at-once") });
 const Interval = z.strictObject({

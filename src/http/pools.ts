@@ -7,7 +7,7 @@ import { MARKER_PAYLOAD, type QueuedEntry } from "../storage/cache.ts";
 import type { PoolStatus } from "../storage/pool.ts";
 import { type Door, type DoorApp, toActor, whileConnected } from "./door.ts";
 import { HttpError } from "./errors.ts";
-import { FlushPolicy, FlushPolicyInput } from "./pool_settings.ts";
+import { CacheMode, FlushPolicy, FlushPolicyInput, WriteVerifier } from "./pool_settings.ts";
 import {
   Count,
   given,
@@ -37,7 +37,9 @@ const Pool = z.object({
   blockSizeBytes: Count,
   segmentBlocks: Count,
   cacheBytesMax: Count.openapi({ description: "Writes are refused while the cache holds more" }),
+  cacheMode: CacheMode,
   flushPolicy: FlushPolicy,
+  writeVerifier: WriteVerifier,
   deviceCount: Count,
   capacityBytes: Count.openapi({ description: "All devices together" }),
   segmentCount: Count,
@@ -59,10 +61,14 @@ const NewPool = z.strictObject({
     description: "A power of two; by default as many blocks as make 64 KiB, at least one",
   }),
   cacheBytesMax: z.int().optional(),
+  cacheMode: CacheMode.optional().openapi({ description: "By default write-back" }),
   flushPolicy: FlushPolicyInput.optional().openapi({ description: "By default at once" }),
 }).openapi("NewPool");
 
-const PoolChange = z.strictObject({ flushPolicy: FlushPolicyInput.optional() }).openapi("PoolChange");
+const PoolChange = z.strictObject({
+  cacheMode: CacheMode.optional(),
+  flushPolicy: FlushPolicyInput.optional(),
+}).openapi("PoolChange");
 
 const Entry = z.object({
   sequence: Sequence,
@@ -115,8 +121,9 @@ const changeRoute = createRoute({
   method: "patch",
   path: "/pools/{pool}",
   operationId: "changePool",
-  summary: "Change how a pool's queue is flushed",
-  description: "Every process obeys it: a flush policy a tenth of a second later.",
+  summary: "Change how a pool's cache takes writes, or when it is flushed",
+  description:
+    "Every process obeys it: a cache mode with its next write, a flush policy a tenth of a second later.",
   tags: ["pools"],
   request: { params, query: NoQuery, ...jsonBody(PoolChange) },
   responses: { 200: jsonResponse("The pool", Pool), default: PROBLEM_RESPONSE },
@@ -143,7 +150,10 @@ const flushRoute = createRoute({
   tags: ["pools"],
   request: { params, query: NoQuery },
   responses: {
-    200: jsonResponse("The position reached", z.object({ sequenceFlushed: Sequence })),
+    200: jsonResponse(
+      "The position reached",
+      z.object({ sequenceFlushed: Sequence, writeVerifier: WriteVerifier }),
+    ),
     default: PROBLEM_RESPONSE,
   },
 });

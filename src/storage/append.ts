@@ -25,6 +25,7 @@
 import type { Connection, Database, Transaction } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import { requireInside, toBlockCount } from "./block.ts";
+import { COMMIT_RELAXED } from "./cache_mode.ts";
 import { copyEntries, type NewEntry } from "./cache.ts";
 import { CHECKSUM_BYTES, checksumBlocks } from "./checksum.ts";
 import { findFreeSegments, formatTaking, FreeChoice, type FreeSegment } from "./free_list.ts";
@@ -65,8 +66,16 @@ export interface AppendRequest {
 /** What an entry without data costs: its row, its share of the map, its place in memory while it is appended. */
 export const ENTRY_BYTES = 512;
 
-/** What became of a request: the sequence of its last entry, or why it was refused. */
-export type AppendOutcome = { readonly sequence: number } | StorageError;
+/** The place of a request that was appended. */
+export interface Appended {
+  /** Of its last entry. */
+  readonly sequence: number;
+  /** Where its commit was relaxed: the life of the database. If that is another at the next flush, it may be lost. */
+  readonly writeVerifier?: string;
+}
+
+/** What became of a request: its place, or why it was refused. */
+export type AppendOutcome = Appended | StorageError;
 
 /** A batch that is ready to be committed. */
 export interface AppendPlan {
@@ -147,7 +156,7 @@ export async function planBatch(
   requests: AppendRequest[],
 ): Promise<AppendPlan> {
   // 1.
-  map.syncTo(head.mapVersion);
+  map.syncTo(head);
   // 2.
   const { known, learnt } = await findVolumes(connect, pool.poolId, map, requests);
   // 3.
@@ -162,13 +171,19 @@ export async function planBatch(
     sequences: entries.length,
     bytes: entries.reduce((sum, { data }) => sum + (data?.length ?? 0), 0),
   };
+  const relaxed = head.cacheMode === "write-back-relaxed" && !outcomes.some(isStaged);
+  const told = relaxed ? { writeVerifier: head.life } : {};
   return {
     outcomes: outcomes.map((outcome) =>
-      outcome instanceof StorageError ? outcome : { sequence: outcome.sequence }
+      outcome instanceof StorageError ? outcome : { sequence: outcome.sequence, ...told }
     ),
     learnt: { volumes: learnt, slots: segments.found, free },
     entries,
-    statements: [formatAdvance(pool.poolId, head, by), ...formatAllocation(pool.poolId, segments.taken)],
+    statements: [
+      ...(relaxed ? [COMMIT_RELAXED] : []),
+      formatAdvance(pool.poolId, head, by),
+      ...formatAllocation(pool.poolId, segments.taken),
+    ],
     head: {
       ...head,
       sequenceAppended: head.sequenceAppended + by.sequences,
@@ -199,6 +214,10 @@ interface Planned {
   readonly volume: OpenVolume;
   readonly runs: PlannedRun[];
   sequence: number;
+}
+
+function isStaged(plan: Planned | StorageError): boolean {
+  return !(plan instanceof StorageError) && plan.volume.entriesOf !== plan.volume.volumeId;
 }
 
 interface PlannedRun extends SlotRun {

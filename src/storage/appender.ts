@@ -13,13 +13,21 @@
  * Who was the last to move the pool's head knows where it stands. So a batch is first committed from there, in one message
  * that fails if somebody else has moved it; then, and as long as others keep moving it, batches take the pool row's
  * lock first. So does a batch that lost a deadlock or the like, for nothing of it was committed; a batch of which nothing is left to commit, for nothing then proves what it was refused for; and one that
- * finds the cache full, for what was flushed meanwhile is not known here.
+ * finds the cache full, for what was flushed meanwhile is not known here. What was remembered in another life of the database
+ * (`life.ts`) counts for nothing.
  */
 
 import { type Database, transact } from "../database/client.ts";
 import { findFault } from "../database/connection_error.ts";
 import { StorageError } from "../errors.ts";
-import { type AppendOutcome, type AppendPlan, type AppendRequest, commitPlan, planBatch } from "./append.ts";
+import {
+  type Appended,
+  type AppendOutcome,
+  type AppendPlan,
+  type AppendRequest,
+  commitPlan,
+  planBatch,
+} from "./append.ts";
 import type { HeadMove } from "./head_move.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { AppendedBatch } from "./observer.ts";
@@ -68,14 +76,14 @@ export class Appender {
    *
    * @throws {StorageError} `too-busy` when too much waits already; what {@linkcode planBatch} refuses it for.
    */
-  append(request: AppendRequest): Promise<{ sequence: number }> {
+  append(request: AppendRequest): Promise<Appended> {
     const { pendingBytesMax, pendingRequestsMax } = this.limits;
     if (
       this.#waiting.length >= pendingRequestsMax || this.#waitingBytes + request.weightBytes > pendingBytesMax
     ) {
       throw new StorageError("too-busy", "Cannot take more writes now: too many wait for their commit");
     }
-    const { promise, resolve, reject } = Promise.withResolvers<{ sequence: number }>();
+    const { promise, resolve, reject } = Promise.withResolvers<Appended>();
     this.#waitingBytes += request.weightBytes;
     this.#waiting.push({
       request,
@@ -107,7 +115,7 @@ export class Appender {
         }
         const { found, left, opened } = moved;
         if (opened !== undefined) {
-          this.#map.openEpochs(found.mapVersion, left.mapVersion, opened);
+          this.#map.openEpochs(found, left, opened);
           this.onMarker(performance.now() - askedAt);
         }
         this.#head = moved.left;
@@ -266,7 +274,8 @@ export class Appender {
 class HeadMovedError extends Error {}
 
 function isSame(found: PoolHead, known: PoolHead | undefined): boolean {
-  return found.sequenceAppended === known?.sequenceAppended && found.mapVersion === known.mapVersion;
+  return found.sequenceAppended === known?.sequenceAppended && found.mapVersion === known.mapVersion &&
+    found.life === known.life;
 }
 
 function isCacheFull(outcome: AppendOutcome): boolean {

@@ -2,7 +2,8 @@
  * The open map: what one process remembers of a pool's volumes, of the segments of their open epochs, and of the free list, so
  * that most appends need not ask.
  *
- * Invariant, *one lock* (8): what is remembered is right as long as the pool's map version is the one it was learnt at.
+ * Invariant, *one lock* (8): what is remembered is right as long as the pool's map version is the one it was learnt at, in the
+ * same life of the database.
  * Allocation only adds rows, so it leaves the version alone: what another process mapped is missing here and is looked
  * up. Everything else raises the version, and {@linkcode OpenMap.syncTo}, called where the head is known, forgets all.
  *
@@ -14,6 +15,7 @@
  */
 
 import type { FreeSegment } from "./free_list.ts";
+import type { PoolHead } from "./pool.ts";
 import type { SegmentRef } from "./segment.ts";
 import type { OpenedEpoch } from "./timeline.ts";
 
@@ -47,8 +49,12 @@ export interface Learnt {
   readonly free: FreeSegment[];
 }
 
+/** What of a head tells whether the map is still the same. */
+type MapMoment = Pick<PoolHead, "life" | "mapVersion">;
+
 export class OpenMap {
-  #mapVersion = -1;
+  /** The life and the map version at which all this was learnt. */
+  #learntAt?: string;
   #slotCount = 0;
   readonly #volumes = new Map<string, OpenVolume>();
   #free: FreeSegment[] = [];
@@ -60,18 +66,19 @@ export class OpenMap {
     return this.#free;
   }
 
-  /** Forgets everything that was learnt at another map version than this one. */
-  syncTo(mapVersion: number): void {
-    if (mapVersion === this.#mapVersion) return;
+  /** Forgets everything that was learnt at another map version, or in another life, than the head's. */
+  syncTo(head: MapMoment): void {
+    const moment = toMoment(head);
+    if (moment === this.#learntAt) return;
     this.forget();
-    this.#mapVersion = mapVersion;
+    this.#learntAt = moment;
   }
 
   forget(): void {
     this.#volumes.clear();
     this.#free = [];
     this.#slotCount = 0;
-    this.#mapVersion = -1;
+    this.#learntAt = undefined;
   }
 
   /** Another process has appended: it may have mapped what is not remembered, and taken what was free. */
@@ -97,9 +104,9 @@ export class OpenMap {
    * Goes on behind a snapshot by this process, which found the map at one version and left it at another: the epochs that it
    * has opened are empty. Whatever was learnt at a third version is forgotten at the next look.
    */
-  openEpochs(found: number, left: number, opened: OpenedEpoch[]): void {
-    if (found !== this.#mapVersion) return;
-    this.#mapVersion = left;
+  openEpochs(found: MapMoment, left: MapMoment, opened: OpenedEpoch[]): void {
+    if (toMoment(found) !== this.#learntAt) return;
+    this.#learntAt = toMoment(left);
     for (const { volumeId, epoch } of opened) {
       const volume = this.#volumes.get(volumeId);
       if (volume === undefined) continue;
@@ -107,4 +114,8 @@ export class OpenMap {
       this.#volumes.set(volumeId, { ...volume, epoch, segments: new Map(), isWhole: true });
     }
   }
+}
+
+function toMoment({ life, mapVersion }: MapMoment): string {
+  return `${life} ${mapVersion}`;
 }

@@ -22,6 +22,7 @@ import {
   eventHeads,
   flushPolicies,
   poolHeads,
+  poolLives,
   pools,
   poolTails,
 } from "../database/schema.ts";
@@ -29,6 +30,7 @@ import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
 import { BLOCK_SIZE_BYTES_MAX, BLOCK_SIZE_BYTES_MIN, isBlockSize } from "./block.ts";
+import type { CacheMode } from "./cache_mode.ts";
 import { appendEvent } from "./event.ts";
 import {
   FLUSH_AT_ONCE,
@@ -38,6 +40,7 @@ import {
   toFlushPolicy,
 } from "./flush_policy.ts";
 import { createId, isId, requireName, requireOne } from "./identifier.ts";
+import { beginLife, NO_LIFE } from "./life.ts";
 import type { StorageLimits } from "./limits.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 
@@ -54,6 +57,9 @@ export interface Pool {
 
 /** The ordered point of a pool, as read under its lock. */
 export interface PoolHead {
+  /** The life of the database in which it stands there. */
+  readonly life: string;
+  readonly cacheMode: CacheMode;
   readonly sequenceAppended: number;
   readonly bytesAppended: number;
   readonly mapVersion: number;
@@ -65,6 +71,9 @@ export interface PoolHead {
 
 /** A pool and how it stands. Segments and blocks are counts. */
 export interface PoolStatus extends Pool {
+  readonly cacheMode: CacheMode;
+  /** The life of the database, or {@linkcode NO_LIFE}. */
+  readonly writeVerifier: string;
   readonly flushPolicy: FlushPolicy;
   readonly deviceCount: number;
   readonly capacityBytes: number;
@@ -86,6 +95,8 @@ export interface NewPool {
   /** A power of two. */
   readonly segmentBlocks: number;
   readonly cacheBytesMax: number;
+  /** Write-back, unless given. */
+  readonly cacheMode?: CacheMode;
   /** At once, unless given. */
   readonly flushPolicy?: FlushPolicyInput;
 }
@@ -98,15 +109,28 @@ export const SEGMENT_BYTES_MAX = 4 * 1024 * 1024;
 
 // Statements
 
+interface HeadRow {
+  sequence_appended: number;
+  bytes_appended: number;
+  map_version: number;
+  timelines_created: number;
+  segments_created: number;
+  cache_mode: CacheMode;
+  dirty_bytes: number;
+  life: string | null;
+}
+
 /** Locks the pool's row until the transaction ends, and reads it. Take it before any other lock but the tail's. */
 export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHead> {
-  const [row] = await tx.$client<Record<string, number>[]>`
-    select h.sequence_appended, h.bytes_appended, h.map_version, h.timelines_created, h.segments_created,
-      h.bytes_appended - t.bytes_flushed as dirty_bytes
-    from pool_heads h join pool_tails t on t.pool_id = h.pool_id
+  const [row] = await tx.$client<HeadRow[]>`
+    select h.sequence_appended, h.bytes_appended, h.map_version, h.timelines_created, h.segments_created, h.cache_mode,
+      h.bytes_appended - t.bytes_flushed as dirty_bytes, l.life
+    from pool_heads h join pool_tails t on t.pool_id = h.pool_id left join pool_lives l on l.pool_id = h.pool_id
     where h.pool_id = ${poolId}
     for update of h`;
   return {
+    life: row.life ?? await beginLife(tx, poolId),
+    cacheMode: row.cache_mode,
     sequenceAppended: row.sequence_appended,
     bytesAppended: row.bytes_appended,
     mapVersion: row.map_version,
@@ -144,7 +168,7 @@ export async function advancePool(tx: Transaction, poolId: string, by: PoolAdvan
 
 /**
  * The statement that moves the head on from where `head` says it stands. It fails, and with it the transaction, when the
- * head or the map has changed since: {@linkcode isHeadMoved}. It locks the pool like {@linkcode lockPool}.
+ * head or the map has changed since, or the database has come back from a crash: {@linkcode isHeadMoved}. It locks the pool like {@linkcode lockPool}.
  */
 export function formatAdvance(
   poolId: string,
@@ -152,7 +176,7 @@ export function formatAdvance(
   by: { sequences: number; bytes: number },
 ): string {
   const counts = [head.mapVersion, head.sequenceAppended, by.sequences, by.bytes].map(bigintLiteral);
-  return `select append_at(${uuidLiteral(poolId)}, ${counts.join()})`;
+  return `select append_at(${uuidLiteral(poolId)}, ${uuidLiteral(head.life)}, ${counts.join()})`;
 }
 
 /** Tells whether `error` says that a pool's head was not where {@linkcode formatAdvance} had it. */
@@ -168,6 +192,8 @@ function selectStatus(database: Connection) {
     segmentBlocks: pools.segmentBlocks,
     cacheBytesMax: pools.cacheBytesMax,
     createdAt: pools.createdAt,
+    cacheMode: poolHeads.cacheMode,
+    life: poolLives.life,
     flushPolicy: flushPolicies.policy,
     sequenceAppended: poolHeads.sequenceAppended,
     bytesAppended: poolHeads.bytesAppended,
@@ -181,7 +207,8 @@ function selectStatus(database: Connection) {
   }).from(pools)
     .innerJoin(poolHeads, eq(poolHeads.poolId, pools.poolId))
     .innerJoin(poolTails, eq(poolTails.poolId, pools.poolId))
-    .innerJoin(flushPolicies, eq(flushPolicies.poolId, pools.poolId));
+    .innerJoin(flushPolicies, eq(flushPolicies.poolId, pools.poolId))
+    .leftJoin(poolLives, eq(poolLives.poolId, pools.poolId));
 }
 
 function sumOfDevices(value: ReturnType<typeof sql>) {
@@ -200,7 +227,7 @@ function sumOfDevices(value: ReturnType<typeof sql>) {
 export async function createPool(
   database: Database,
   actor: Actor,
-  { flushPolicy = FLUSH_AT_ONCE, ...input }: NewPool,
+  { cacheMode = "write-back", flushPolicy = FLUSH_AT_ONCE, ...input }: NewPool,
   limits: StorageLimits,
   at: Date,
 ): Promise<Pool> {
@@ -212,7 +239,7 @@ export async function createPool(
   try {
     await transact(database, async (tx) => {
       await tx.insert(pools).values(pool);
-      await tx.insert(poolHeads).values({ poolId });
+      await tx.insert(poolHeads).values({ poolId, cacheMode });
       await tx.insert(poolTails).values({ poolId });
       await insertPolicy(tx, poolId, policy);
       await tx.insert(auditHeads).values({ poolId });
@@ -295,6 +322,8 @@ function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolSt
     segmentBlocks,
     cacheBytesMax,
     createdAt,
+    cacheMode: row.cacheMode as CacheMode,
+    writeVerifier: row.life ?? NO_LIFE,
     flushPolicy: row.flushPolicy as FlushPolicy,
     deviceCount: row.deviceCount,
     capacityBytes: row.blockCount * blockSizeBytes,

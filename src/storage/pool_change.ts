@@ -1,5 +1,5 @@
 /**
- * Changing a pool: what of it may change is how its queue is flushed.
+ * Changing a pool: what of it may change is how its cache takes writes, and how its queue is flushed.
  *
  * What a pool is never changes, so processes may remember it. What may change stands where those who obey it look each time.
  */
@@ -7,6 +7,7 @@
 import { type Database, transact, type Transaction } from "../database/client.ts";
 import type { Actor } from "./actor.ts";
 import { appendAudit } from "./audit.ts";
+import { type CacheMode, updateCacheMode } from "./cache_mode.ts";
 import { appendEvent } from "./event.ts";
 import { type FlushPolicy, type FlushPolicyInput, toFlushPolicy, updatePolicy } from "./flush_policy.ts";
 import type { StorageLimits } from "./limits.ts";
@@ -14,21 +15,28 @@ import { lockPool, type Pool } from "./pool.ts";
 
 /** What is to change; what is absent stays. */
 export interface PoolChange {
+  readonly cacheMode?: CacheMode;
   readonly flushPolicy?: FlushPolicyInput;
 }
 
 // Statements
 
-async function selectSettings(tx: Transaction, poolId: string): Promise<{ flushPolicy: FlushPolicy }> {
-  const [row] = await tx.$client<{ policy: FlushPolicy }[]>`
-    select policy from flush_policies where pool_id = ${poolId}`;
-  return { flushPolicy: row.policy };
+interface Settings {
+  readonly cacheMode: CacheMode;
+  readonly flushPolicy: FlushPolicy;
+}
+
+async function selectSettings(tx: Transaction, poolId: string): Promise<Settings> {
+  const [row] = await tx.$client<{ cache_mode: CacheMode; policy: FlushPolicy }[]>`
+    select h.cache_mode, f.policy from pool_heads h join flush_policies f on f.pool_id = h.pool_id
+    where h.pool_id = ${poolId}`;
+  return { cacheMode: row.cache_mode, flushPolicy: row.policy };
 }
 
 // Verbs
 
 /**
- * Changes a pool. All processes obey it: the policy after their flushers' next look.
+ * Changes a pool. All processes obey it: the mode from the next append on, the policy after their flushers' next look.
  *
  * @throws {StorageError} `invalid-argument` for a policy that cannot be kept.
  */
@@ -36,7 +44,7 @@ export async function changePool(
   database: Database,
   actor: Actor,
   pool: Pool,
-  { flushPolicy }: PoolChange,
+  { cacheMode, flushPolicy }: PoolChange,
   limits: StorageLimits,
   at: Date,
 ): Promise<void> {
@@ -44,6 +52,7 @@ export async function changePool(
   const policy = flushPolicy === undefined ? undefined : toFlushPolicy(flushPolicy, pool, limits);
   await transact(database, async (tx) => {
     await lockPool(tx, poolId);
+    if (cacheMode !== undefined) await updateCacheMode(tx, poolId, cacheMode);
     if (policy !== undefined) await updatePolicy(tx, poolId, policy);
     const settings = await selectSettings(tx, poolId);
     await appendAudit(tx, actor, { poolId, at, action: "pool.change", targetId: poolId, targetName: name });

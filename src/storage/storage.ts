@@ -9,7 +9,7 @@
 import type { Database } from "../database/client.ts";
 import { StorageError } from "../errors.ts";
 import type { Actor } from "./actor.ts";
-import { checkWrites, type Trim, type Write } from "./append.ts";
+import { type Appended, checkWrites, type Trim, type Write } from "./append.ts";
 import { type AuditRecord, getAuditRecord, listAudit, NO_POOL } from "./audit.ts";
 import { type VerifiedChain, verifyChain } from "./audit_chain.ts";
 import type { BlockRange } from "./block.ts";
@@ -116,6 +116,12 @@ export interface StorageOptions {
   readonly onFault?: (error: unknown) => void;
   /** Told what is to be measured. */
   readonly observer?: Observer;
+}
+
+/** What a flush has reached: all up to there is durable, unless the verifier is another than a write was told. */
+export interface Flushed {
+  readonly sequenceFlushed: number;
+  readonly writeVerifier: string;
 }
 
 export class Storage implements AsyncDisposable {
@@ -225,13 +231,13 @@ export class Storage implements AsyncDisposable {
    *
    * @throws {StorageError} `timed-out` when that takes longer than the limit; the flusher goes on all the same.
    */
-  async flushPool(reference: string, signal: AbortSignal): Promise<{ sequenceFlushed: number }> {
+  async flushPool(reference: string, signal: AbortSignal): Promise<Flushed> {
     const { poolId, sequenceAppended } = await getPoolStatus(this.database, reference);
     await askFlush(this.database, poolId);
     this.#workers.wake("flusher");
     for await (const _ of this.#feed.looks(poolId, signal)) {
-      const { sequenceFlushed } = await getPoolStatus(this.database, poolId);
-      if (sequenceFlushed >= sequenceAppended) return { sequenceFlushed };
+      const { sequenceFlushed, writeVerifier } = await getPoolStatus(this.database, poolId);
+      if (sequenceFlushed >= sequenceAppended) return { sequenceFlushed, writeVerifier };
     }
     throw new StorageError(
       "timed-out",
@@ -403,7 +409,7 @@ export class Storage implements AsyncDisposable {
     reference: string,
     pool: string | undefined,
     writes: (Write | Trim)[],
-  ): Promise<{ sequence: number; blockCount: number }> {
+  ): Promise<Appended & { blockCount: number }> {
     const { dataBytes: sizeBytes, trimBlocks } = requireSmallWrites(this.#limits, writes);
     const { clientId, priority } = actor;
     return await this.#memory.withVolume(reference, pool, async ({ volumeId, pool }) => {
@@ -412,8 +418,8 @@ export class Storage implements AsyncDisposable {
       const weightBytes = weighWrites(writes, sizeBytes, pool);
       const request = { volumeId, clientId, priority, writes: checked, sizeBytes, weightBytes };
       await this.#memory.pressureOf(pool).slow(sizeBytes);
-      const { sequence } = await this.#memory.appenderOf(pool).append(request);
-      return { sequence, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };
+      const appended = await this.#memory.appenderOf(pool).append(request);
+      return { ...appended, blockCount: sizeBytes / pool.blockSizeBytes + trimBlocks };
     });
   }
 

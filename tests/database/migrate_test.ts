@@ -48,6 +48,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0024_flush_policy.sql",
         "0025_snapshot_digest.sql",
         "0026_client_limits.sql",
+        "0027_cache_mode.sql",
       ],
       [],
       [],

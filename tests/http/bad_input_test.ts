@@ -324,6 +324,7 @@ for (
     ["/pools", { name: "n", segmentBlocks: null }, "segmentBlocks"],
     ["/pools", { name: "n", cacheBytesMax: "all" }, "cacheBytesMax"],
     ["/pools", { name: "n", size: 1 }, ""],
+    ["/pools", { name: "n", cacheMode: "write-around" }, "cacheMode"],
     ["/pools", { name: "n", flushPolicy: { kind: "never" } }, "flushPolicy.kind"],
     ["/pools", { name: "n", flushPolicy: { kind: "interval" } }, "flushPolicy.intervalMs"],
     ["/pools", { name: "n", flushPolicy: { kind: "at-once", intervalMs: 1_000 } }, "flushPolicy"],

@@ -3,6 +3,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { createTestDoor, createTestPool, createTestVolume, type TestDoor } from "../support/door.ts";
 import { fill } from "../support/history.ts";
+import { NO_LIFE } from "../../src/storage/life.ts";
 import { readPages } from "./paging.ts";
 
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -18,7 +19,8 @@ Deno.test.afterAll(async () => await door[Symbol.asyncDispose]());
 Deno.test("GET /pools/{pool} tells how a new pool stands", async () => {
   const { status, body } = await door.call("GET", "/pools/main");
   assertEquals(status, 200);
-  const { id, createdAt, ...rest } = body;
+  const { id, createdAt, writeVerifier, ...rest } = body;
+  assertMatch(writeVerifier, /^[0-9a-f-]{36}$/);
   assertMatch(id, UUID_V7);
   assertMatch(createdAt, MOMENT);
   assertEquals(rest, {
@@ -26,6 +28,7 @@ Deno.test("GET /pools/{pool} tells how a new pool stands", async () => {
     blockSizeBytes: 512,
     segmentBlocks: 4,
     cacheBytesMax: 1_073_741_824,
+    cacheMode: "write-back",
     flushPolicy: { kind: "at-once" },
     deviceCount: 1,
     capacityBytes: 512_000_000,
@@ -87,7 +90,9 @@ Deno.test("POST /pools creates a pool of 4 KiB blocks and 64 KiB segments with t
     blockSizeBytes: 4096,
     segmentBlocks: 16,
     cacheBytesMax: 777_216,
+    cacheMode: "write-back",
     flushPolicy: { kind: "at-once" },
+    writeVerifier: NO_LIFE,
     deviceCount: 0,
     capacityBytes: 0,
     segmentCount: 0,
@@ -126,17 +131,48 @@ Deno.test("PATCH /pools/{pool} changes the flush policy, which is told, audited 
   assertEquals([created.status, created.body.flushPolicy], [201, json.flushPolicy]);
   const changed = await door.call("PATCH", "/pools/changed", { json: { flushPolicy: policy } });
   assertEquals(changed.status, 200);
-  assertEquals(changed.body, { ...created.body, flushPolicy: { ...policy, maxAgeMs: 60_000 } });
+  const { writeVerifier } = changed.body;
+  assertEquals(changed.body, {
+    ...created.body,
+    writeVerifier,
+    flushPolicy: { ...policy, maxAgeMs: 60_000 },
+  });
   assertEquals((await door.call("GET", "/pools/changed")).body, changed.body);
   const { body: { events } } = await door.call("GET", "/events?pool=changed&type=pool.changed");
   assertEquals(events.map(({ data }: { data: unknown }) => data), [
-    { name: "changed", flushPolicy: changed.body.flushPolicy },
+    { name: "changed", cacheMode: "write-back", flushPolicy: changed.body.flushPolicy },
   ]);
   const { body: { records } } = await door.call("GET", "/audit?maxResults=1000");
   const { action, targetId } = records.findLast(({ targetName }: { targetName: string }) =>
     targetName === "changed"
   );
   assertEquals([action, targetId], ["pool.change", created.body.id]);
+});
+
+Deno.test("a write to a relaxed pool tells its durability and verifier, by every route, and the flush behind it the same", async () => {
+  await createTestPool(door, "relaxed", { deviceBlocks: 400 });
+  await createTestVolume(door, "relaxed-v", { pool: "relaxed" });
+  const json = { cacheMode: "write-back-relaxed" };
+  assertEquals((await door.call("PATCH", "/pools/relaxed", { json })).body.cacheMode, json.cacheMode);
+  const octets = fill(1, 2, 512);
+  const path = "/volumes/relaxed-v";
+  const answers = [
+    await door.call("PUT", `${path}/blocks/0`, { octets }),
+    await door.call("PUT", `${path}/blocks/0?pool=relaxed`, { octets }),
+    await door.call("DELETE", `${path}/blocks/0`),
+    await door.call("POST", `${path}/writes`, { json: { writes: [{ lba: 0, trim: 1 }] } }),
+    await door.call("PUT", `${path}/image`, { octets }),
+  ];
+  const { writeVerifier } = (await door.call("GET", "/pools/relaxed")).body;
+  for (const { body } of answers) {
+    assertEquals([body.durability, body.writeVerifier], ["relaxed", writeVerifier]);
+  }
+  await door.system.drain();
+  const flushed = await door.call("POST", "/pools/relaxed/flush");
+  assertEquals(flushed.body, { sequenceFlushed: answers.at(-1)?.body.sequence, writeVerifier });
+  await door.call("PATCH", "/pools/relaxed", { json: { cacheMode: "write-back" } });
+  const durable = await door.call("PUT", `${path}/blocks/0`, { octets });
+  assertEquals(Object.keys(durable.body), ["sequence", "lba", "blockCount"]);
 });
 
 Deno.test("GET /pools lists the pools by pages, in order of creation", async () => {
@@ -205,13 +241,13 @@ Deno.test("GET /pools/{pool}/cache pages through the queue without gap or duplic
 
 Deno.test("POST /pools/{pool}/flush answers when all that was appended is flushed", async () => {
   await using own = await createTestDoor({ flusher: true });
-  assertEquals((await own.call("POST", "/pools/main/flush")).body, { sequenceFlushed: 0 });
+  assertEquals((await own.call("POST", "/pools/main/flush")).body.sequenceFlushed, 0);
   await createTestVolume(own, "v");
   for (let lba = 0; lba < 20; lba += 4) {
     await own.call("PUT", `/volumes/v/blocks/${lba}`, { octets: fill(lba, 4, 512) });
   }
   const { status, body } = await own.call("POST", "/pools/main/flush");
-  assertEquals([status, body], [200, { sequenceFlushed: 5 }]);
+  assertEquals([status, body.sequenceFlushed], [200, 5]);
   const pool = await own.call("GET", "/pools/main");
   assertEquals([pool.body.sequenceFlushed, pool.body.dirtyEntries, pool.body.dirtyBytes], [5, 0, 0]);
   assertEquals((await own.call("GET", "/pools/main/cache")).body, { entries: [] });
@@ -223,5 +259,5 @@ Deno.test("POST /pools/{pool}/flush waits for a flusher of another process", asy
   await own.call("PUT", "/volumes/v/blocks/0", { octets: fill(1, 1, 512) });
   const flushed = own.call("POST", "/pools/main/flush");
   await own.system.openAnother({ flusher: true });
-  assertEquals((await flushed).body, { sequenceFlushed: 1 });
+  assertEquals((await flushed).body.sequenceFlushed, 1);
 });

@@ -10,12 +10,13 @@ const volume = (volumeId: string): OpenVolume => ({
   entriesOf: volumeId,
   isWhole: true,
 });
+const at = (mapVersion: number, life = "one") => ({ life, mapVersion });
 const free = [{ segmentId: 9, deviceId: "d", returned: false }];
 
 function createMap(slotsMax = 10): { map: OpenMap; v: OpenVolume } {
   const map = new OpenMap(slotsMax);
   const v = volume("v");
-  map.syncTo(1);
+  map.syncTo(at(1));
   map.remember({
     volumes: [v],
     slots: [{ volume: v, slot: 4, segment: { segmentId: 8, deviceId: "d" } }],
@@ -26,9 +27,17 @@ function createMap(slotsMax = 10): { map: OpenMap; v: OpenVolume } {
 
 Deno.test("the open map forgets what was learnt at another map version", () => {
   const { map, v } = createMap();
-  map.syncTo(1);
+  map.syncTo(at(1));
   assertEquals([map.getVolume("v"), map.free], [v, free]);
-  map.syncTo(2);
+  map.syncTo(at(2));
+  assertEquals([map.getVolume("v"), map.free], [undefined, []]);
+});
+
+Deno.test("the open map forgets what was learnt in another life of the database", () => {
+  const { map } = createMap();
+  map.openEpochs(at(1, "other"), at(2, "other"), [{ volumeId: "v", epoch: 1 }]);
+  assertEquals(map.getVolume("v")?.epoch, 0);
+  map.syncTo(at(1, "other"));
   assertEquals([map.getVolume("v"), map.free], [undefined, []]);
 });
 
@@ -43,12 +52,12 @@ Deno.test("the open map keeps what is mapped, and nothing else, when somebody el
 Deno.test("the open map goes on behind a snapshot, unless it had missed another change", () => {
   const { map } = createMap();
   map.distrust();
-  map.openEpochs(1, 2, [{ volumeId: "v", epoch: 1 }, { volumeId: "unknown", epoch: 1 }]);
-  map.syncTo(2);
+  map.openEpochs(at(1), at(2), [{ volumeId: "v", epoch: 1 }, { volumeId: "unknown", epoch: 1 }]);
+  map.syncTo(at(2));
   assertEquals(map.getVolume("v"), { ...volume("v"), epoch: 1 });
-  map.openEpochs(3, 4, [{ volumeId: "v", epoch: 2 }]);
+  map.openEpochs(at(3), at(4), [{ volumeId: "v", epoch: 2 }]);
   assertEquals(map.getVolume("v")?.epoch, 1);
-  map.syncTo(4);
+  map.syncTo(at(4));
   assertEquals(map.getVolume("v"), undefined);
 });
 
