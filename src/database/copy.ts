@@ -27,8 +27,8 @@ export async function copyRows(tx: Transaction, target: CopyTarget, rows: CopyVa
 }
 
 /**
- * Runs `statements`, which answer nothing, and then copies `rows`, in one message: within `tx`, or for a database as a
- * transaction of its own. That saves the round trips of begin, of each statement and of commit.
+ * Runs `statements`, which answer nothing, then copies `rows`, and then runs `behind`, in one message: within `tx`, or for a
+ * database as a transaction of its own. That saves the round trips of begin, of each statement and of commit.
  *
  * @param onStarted is called when the statements are done and PostgreSQL waits for the rows.
  * @throws {StorageError} `outcome-unknown` when the connection was lost while committing.
@@ -39,12 +39,13 @@ export async function copyRowsAfter(
   target: CopyTarget,
   rows: CopyValue[][],
   onStarted?: () => void,
+  behind: string[] = [],
 ): Promise<void> {
   if (!isDatabase(connection)) {
-    return await new Copy(connection.$client, statements, target, rows).run(onStarted);
+    return await new Copy(connection.$client, statements, target, rows, behind).run(onStarted);
   }
   await connection.singleConnections.use(async (client) => {
-    const copy = new Copy(client, statements, target, rows);
+    const copy = new Copy(client, statements, target, rows, behind);
     try {
       await copy.run(onStarted);
     } catch (error) {
@@ -66,9 +67,8 @@ function isDatabase(connection: Database | Transaction): connection is Database 
  * One COPY.
  *
  * postgres.js counts the query as answered once it has given its stream, and tells an error that PostgreSQL finds after
- * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's rejection is
- * taken over for the time of the copy. The stream is finished when PostgreSQL says that the COPY is complete, which it says of
- * the last statement of a message after the commit.
+ * the last byte to nobody: the stream would wait until the server ends the transaction. So the query's outcome is taken over
+ * for the time of the copy: it comes when PostgreSQL has done the whole message, after the commit.
  *
  * Whenever a stream ends, postgres.js sends a CopyFail. That of a connection that was lost comes late, on the connection that took its
  * place, and would break off the COPY that is under way there. So none is sent: all rows are given at once, and there is
@@ -83,23 +83,25 @@ class Copy {
     private readonly statements: string[],
     private readonly target: CopyTarget,
     private readonly rows: CopyValue[][],
+    private readonly behind: string[] = [],
   ) {}
 
   async run(onStarted?: () => void): Promise<void> {
     const { table, columns } = this.target;
     const encoded = encodeCopyRows(Object.values(columns), this.rows);
     const copying = this.client.unsafe(
-      [...this.statements, `copy ${table} (${Object.keys(columns).join()}) from stdin (format binary)`].join(
-        ";",
-      ),
+      [
+        ...this.statements,
+        `copy ${table} (${Object.keys(columns).join()}) from stdin (format binary)`,
+        ...this.behind,
+      ].join(";"),
     );
     const sink = await copying.writable();
     sink._destroy = (error, callback) => callback(error);
     onStarted?.();
     await new Promise<void>((resolve, reject) => {
-      Object.assign(copying, { reject });
+      Object.assign(copying, { reject, resolve: () => resolve() });
       sink.once("error", reject);
-      sink.once("finish", resolve);
       try {
         sink.end(encoded);
         this.isSent = true;

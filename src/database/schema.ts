@@ -55,6 +55,8 @@ export const poolHeads = pgTable("pool_heads", {
   timelinesCreated: count("timelines_created").notNull().default(0),
   segmentsCreated: count("segments_created").notNull().default(0),
   cacheMode: text("cache_mode").notNull().default("write-back"),
+  entriesThrough: count("entries_through").notNull().default(0),
+  bytesThrough: count("bytes_through").notNull().default(0),
 });
 
 export const poolLives = pgTable("pool_lives", {
@@ -190,6 +192,7 @@ export const snapshots = pgTable("snapshots", {
   digestedAt: moment("digested_at"),
   checkedAt: moment("checked_at"),
   intact: boolean("intact"),
+  entriesThrough: count("entries_through").notNull().default(0),
 }, (table) => [primaryKey({ columns: [table.poolId, table.snapshotId] })]);
 
 export const snapshotVolumes = pgTable("snapshot_volumes", {

@@ -8,7 +8,8 @@ import { CACHE_MODES } from "../storage/cache_mode.ts";
 export const CacheMode = z.enum(CACHE_MODES).openapi("CacheMode", {
   description:
     "When a write is answered: durably in the cache (`write-back`), or before its commit has reached the disk " +
-    "(`write-back-relaxed`: a crash loses what was answered last, never a middle)",
+    "(`write-back-relaxed`: a crash loses what was answered last, never a middle), or durably past the cache " +
+    "(`write-through`: a snapshot is sealed in its own answer)",
 });
 
 export const WriteVerifier = z.string().openapi({

@@ -19,7 +19,8 @@
  * 3. judge each request: volume, ranges, the cache's bound; find what a trim has to cover
  * 4. look up the slots that are not remembered
  * 5. choose free segments for those that are not mapped, in the order of the requests
- * 6. in one message: move the head, take the segments, map them, copy the entries
+ * 6. in one message: move the head, take the segments, map them, copy the entries; or write their blocks through, and then
+ *    take and map the segments
  */
 
 import type { Connection, Database, Transaction } from "../database/client.ts";
@@ -34,6 +35,7 @@ import { formatAdvance, type Pool, type PoolHead } from "./pool.ts";
 import { findMappedSlots, findSegments, formatMapping, type SlotRange } from "./segment_map.ts";
 import { type SegmentRef, type SlotRun, splitIntoSlots, toSlot } from "./segment.ts";
 import { formatTakenSpace } from "./space.ts";
+import { copyThrough, isWrittenThrough } from "./write_through.ts";
 
 /** Blocks to store from `lba` on. `data` is a whole number of blocks and must not change until the request is answered. */
 export interface Write {
@@ -86,6 +88,8 @@ export interface AppendPlan {
   readonly entries: NewEntry[];
   /** What makes room for the entries. */
   readonly statements: string[];
+  /** Where the blocks are written through: what follows them. */
+  readonly behind?: string[];
   /** Where the head stands once it is committed. */
   readonly head: PoolHead;
 }
@@ -160,7 +164,8 @@ export async function planBatch(
   // 2.
   const { known, learnt } = await findVolumes(connect, pool.poolId, map, requests);
   // 3.
-  const judged = await judge(connect, pool, head, known, requests);
+  const through = isWrittenThrough(head, pool, requests);
+  const judged = await judge(connect, pool, through ? undefined : head, known, requests);
   // 4. and 5.
   const segments = new BatchSegments();
   await segments.lookUp(connect, pool.poolId, judged);
@@ -170,7 +175,9 @@ export async function planBatch(
   const by = {
     sequences: entries.length,
     bytes: entries.reduce((sum, { data }) => sum + (data?.length ?? 0), 0),
+    through,
   };
+  const allocation = formatAllocation(pool.poolId, segments.taken);
   const relaxed = head.cacheMode === "write-back-relaxed" && !outcomes.some(isStaged);
   const told = relaxed ? { writeVerifier: head.life } : {};
   return {
@@ -182,14 +189,25 @@ export async function planBatch(
     statements: [
       ...(relaxed ? [COMMIT_RELAXED] : []),
       formatAdvance(pool.poolId, head, by),
-      ...formatAllocation(pool.poolId, segments.taken),
+      ...(through ? [] : allocation),
     ],
-    head: {
-      ...head,
-      sequenceAppended: head.sequenceAppended + by.sequences,
-      bytesAppended: head.bytesAppended + by.bytes,
-      dirtyBytes: head.dirtyBytes + by.bytes,
-    },
+    ...(through ? { behind: allocation } : {}),
+    head: moveHead(head, by),
+  };
+}
+
+function moveHead(
+  head: PoolHead,
+  { sequences, bytes, through }: { sequences: number; bytes: number; through: boolean },
+): PoolHead {
+  const sequenceAppended = head.sequenceAppended + sequences;
+  if (through) return { ...head, sequenceAppended, entriesThrough: head.entriesThrough + sequences };
+  return {
+    ...head,
+    sequenceAppended,
+    bytesAppended: head.bytesAppended + bytes,
+    dirtyEntries: head.dirtyEntries + sequences,
+    dirtyBytes: head.dirtyBytes + bytes,
   };
 }
 
@@ -202,11 +220,13 @@ export async function planBatch(
 export async function commitPlan(
   connection: Database | Transaction,
   { poolId }: Pool,
-  { entries, statements }: AppendPlan,
+  { entries, statements, behind }: AppendPlan,
   at: Date,
   onHeld?: () => void,
 ): Promise<void> {
-  if (entries.length > 0) await copyEntries(connection, poolId, statements, entries, at, onHeld);
+  if (entries.length === 0) return;
+  if (behind === undefined) await copyEntries(connection, poolId, statements, entries, at, onHeld);
+  else await copyThrough(connection, poolId, { before: statements, behind }, entries, onHeld);
 }
 
 /** A request that may be appended, cut at its volume's slots. */
@@ -248,18 +268,19 @@ async function findVolumes(
 async function judge(
   connect: Connect,
   pool: Pool,
-  head: PoolHead,
+  /** Absent where the cache takes no part. */
+  head: PoolHead | undefined,
   volumes: Map<string, OpenVolume>,
   requests: AppendRequest[],
 ): Promise<(Planned | StorageError)[]> {
   const judged: (Planned | StorageError)[] = [];
   const written = new WrittenSlots();
-  let dirtyBytes = head.dirtyBytes;
+  let dirtyBytes = head?.dirtyBytes ?? 0;
   for (const request of requests) {
     try {
       const volume = requireVolume(volumes, request.volumeId);
       requireRanges(pool, volume, request);
-      requireCacheRoom(pool, dirtyBytes, request);
+      if (head !== undefined) requireCacheRoom(pool, dirtyBytes, request);
       dirtyBytes += request.sizeBytes;
       judged.push({ volume, runs: await planRuns(connect, pool, volume, request, written), sequence: 0 });
     } catch (error) {

@@ -33,6 +33,7 @@ import type { StorageLimits } from "./limits.ts";
 import type { AppendedBatch } from "./observer.ts";
 import { OpenMap } from "./open_map.ts";
 import { isHeadMoved, lockPool, type Pool, type PoolHead } from "./pool.ts";
+import { countBlocks, THROUGH_BLOCKS_MAX } from "./write_through.ts";
 
 interface Waiting {
   readonly request: AppendRequest;
@@ -171,10 +172,13 @@ export class Appender {
   /** The oldest requests up to the batch's bounds; at least one. */
   #takeBatch(): Waiting[] {
     const { batchBytesMax, batchRequestsMax } = this.limits;
+    const isThrough = this.#head?.cacheMode === "write-through";
     let count = 0;
     let bytes = 0;
+    let blocks = 0;
     for (const { request } of this.#waiting.slice(0, batchRequestsMax)) {
-      if (count > 0 && bytes + request.weightBytes > batchBytesMax) break;
+      if (isThrough) blocks += countBlocks(request, this.pool);
+      if (count > 0 && (bytes + request.weightBytes > batchBytesMax || blocks > THROUGH_BLOCKS_MAX)) break;
       bytes += request.weightBytes;
       count += 1;
     }

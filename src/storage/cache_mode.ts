@@ -5,6 +5,7 @@
  * - *write-back-relaxed*: when it is in the cache, before PostgreSQL's log has reached the disk. A crash of PostgreSQL or its machine
  *   loses what was answered last: a tail of the queue and never a middle, for the log is written in the order of commits, and
  *   that is the order of sequences. The lost sequences are given again.
+ * - *write-through*: when it is durably where a flush would bring it (`write_through.ts`). Nothing is cached.
  *
  * Only appends are relaxed. Whatever else commits (a snapshot, a deletion, a flush, a change of the mode) commits durably, and
  * with it all that came before it. So are appends to staged contents: who fills them goes on from what was answered, and a loss
@@ -17,7 +18,7 @@
 
 import type { Transaction } from "../database/client.ts";
 
-export const CACHE_MODES = ["write-back", "write-back-relaxed"] as const;
+export const CACHE_MODES = ["write-back", "write-back-relaxed", "write-through"] as const;
 export type CacheMode = typeof CACHE_MODES[number];
 
 /** Said in a transaction, its commit does not wait for the disk. */

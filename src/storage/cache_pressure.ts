@@ -4,7 +4,8 @@
  *
  * Up to half of the bound nothing is: that much is what a cache is for. From there on the delay grows with the square of what is
  * taken of the other half. How much is dirty is looked up now and then, and in between counted on by what this process
- * has asked for; other processes' writes are seen at the next look.
+ * has asked for; other processes' writes are seen at the next look. What is written through comes to no cache, so nothing is counted
+ * on.
  */
 
 import type { Database } from "../database/client.ts";
@@ -36,6 +37,7 @@ export class CachePressure {
   #askedBytes = 0;
   /** Of the writes that are being slowed: they are held in memory meanwhile. */
   #slowedBytes = 0;
+  #isThrough = false;
   #lookedAt = -Infinity;
   #looking?: Promise<void>;
 
@@ -73,7 +75,8 @@ export class CachePressure {
   }
 
   #delayMs(): number {
-    return toDelayMs(this.#dirtyBytes + this.#askedBytes, this.pool.cacheBytesMax, this.limits);
+    const comingBytes = this.#isThrough ? 0 : this.#askedBytes;
+    return toDelayMs(this.#dirtyBytes + comingBytes, this.pool.cacheBytesMax, this.limits);
   }
 
   /** One look at a time serves all who wait. */
@@ -85,10 +88,11 @@ export class CachePressure {
     const { poolId } = this.pool;
     const askedBefore = this.#askedBytes;
     this.#lookedAt = performance.now();
-    const [row] = await this.database.$client<{ dirty_bytes: number }[]>`
-      select h.bytes_appended - t.bytes_flushed as dirty_bytes
+    const [row] = await this.database.$client<{ dirty_bytes: number; is_through: boolean }[]>`
+      select h.bytes_appended - t.bytes_flushed as dirty_bytes, h.cache_mode = 'write-through' as is_through
       from pool_heads h join pool_tails t on t.pool_id = h.pool_id where h.pool_id = ${poolId}`;
     this.#dirtyBytes = row?.dirty_bytes ?? 0;
+    this.#isThrough = row?.is_through ?? false;
     this.#askedBytes -= askedBefore;
   }
 }

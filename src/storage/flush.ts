@@ -216,6 +216,7 @@ async function moveTail(
 interface PendingRow {
   snapshot_id: string;
   marker_sequence: number;
+  entries_through: number;
   bytes_before: number;
 }
 
@@ -225,7 +226,7 @@ async function selectOldestPending(
   after: number,
 ): Promise<PendingRow | undefined> {
   const [row] = await tx.$client<PendingRow[]>`
-    select snapshot_id, marker_sequence, bytes_before from snapshots
+    select snapshot_id, marker_sequence, entries_through, bytes_before from snapshots
     where pool_id = ${poolId} and marker_sequence > ${after} and status = 'pending'
     order by marker_sequence limit 1`;
   return row;
@@ -351,8 +352,9 @@ async function tellProgress(
   const pending = await selectOldestPending(tx, poolId, tail.sequenceFlushed);
   if (pending === undefined) return false;
   const { snapshot_id: snapshotId, marker_sequence: sequence, bytes_before: bytesBefore } = pending;
+  const { entries_through: entriesThrough } = pending;
   const progress = toProgress(
-    { markerSequence: sequence, bytesBefore },
+    { markerSequence: sequence, entriesThrough, bytesBefore },
     { ...tail, bytesPerSecond: context.bytesPerSecond },
   );
   await appendEvent(tx, poolId, {

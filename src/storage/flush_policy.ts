@@ -40,6 +40,8 @@ export const FLUSH_AT_ONCE: FlushPolicy = { kind: "at-once" };
 /** How the queue of a pool stands that has entries. */
 export interface QueueState {
   readonly policy: FlushPolicy;
+  /** Whether the pool caches nothing: what is left from before is to go. */
+  readonly isThrough: boolean;
   readonly cacheBytesMax: number;
   readonly dirtyBytes: number;
   readonly sequenceFlushed: number;
@@ -86,11 +88,12 @@ export function selectRestMs({ $client }: Connection) {
 
 /** Whether a pool with entries is to be flushed at `at`. */
 export function judgeFlush(
-  { policy, cacheBytesMax, dirtyBytes, sequenceFlushed, sequenceAsked, hasMarker, oldestAt }: QueueState,
+  { policy, isThrough, cacheBytesMax, dirtyBytes, sequenceFlushed, sequenceAsked, hasMarker, oldestAt }:
+    QueueState,
   at: Date,
   { flushPressureShare }: Pick<PolicyLimits, "flushPressureShare">,
 ): FlushCall {
-  if (policy.kind === "at-once" || hasMarker || sequenceFlushed < sequenceAsked) return "asked";
+  if (policy.kind === "at-once" || isThrough || hasMarker || sequenceFlushed < sequenceAsked) return "asked";
   const restMs = policy.kind === "interval" ? policy.intervalMs : policy.maxAgeMs;
   const bytes = policy.kind === "interval" ? Infinity : policy.dirtyBytes;
   // In either direction: the clock may have been set back.

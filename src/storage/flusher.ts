@@ -17,6 +17,7 @@
  */
 
 import { type Database, transact } from "../database/client.ts";
+import type { CacheMode } from "./cache_mode.ts";
 import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
 import {
   askFlush,
@@ -57,6 +58,7 @@ interface DirtyRow {
   sequence_asked: number;
   sequence_flushed: number;
   dirty_bytes: number;
+  cache_mode: CacheMode;
   has_marker: boolean;
   oldest_at: string | null;
 }
@@ -71,6 +73,7 @@ interface DirtyPool {
 async function selectDirtyPools(database: Database): Promise<DirtyPool[]> {
   const rows = await database.$client<DirtyRow[]>`
     select p.*, f.policy, f.sequence_asked, t.sequence_flushed, h.bytes_appended - t.bytes_flushed as dirty_bytes,
+      h.cache_mode,
       f.policy ->> 'kind' <> 'at-once' and exists (
         select from cache c where c.pool_id = p.pool_id and c.kind = 'marker'
       ) as has_marker,
@@ -82,7 +85,7 @@ async function selectDirtyPools(database: Database): Promise<DirtyPool[]> {
     join pool_heads h on h.pool_id = p.pool_id
     join pool_tails t on t.pool_id = p.pool_id
     join flush_policies f on f.pool_id = p.pool_id
-    where h.sequence_appended > t.entries_flushed`;
+    where h.sequence_appended - h.entries_through > t.entries_flushed`;
   return rows.map(toDirtyPool);
 }
 
@@ -99,6 +102,7 @@ function toDirtyPool(row: DirtyRow): DirtyPool {
     },
     queue: {
       policy: row.policy,
+      isThrough: row.cache_mode === "write-through",
       cacheBytesMax,
       dirtyBytes: row.dirty_bytes,
       sequenceFlushed: row.sequence_flushed,
@@ -120,7 +124,7 @@ export async function isQueueStalled(database: Database, at: Date, ms: number): 
     select exists (
       select from pool_heads h join pool_tails t on t.pool_id = h.pool_id
       join flush_policies f on f.pool_id = h.pool_id
-      where h.sequence_appended > t.entries_flushed
+      where h.sequence_appended - h.entries_through > t.entries_flushed
         and coalesce(t.flushed_at, '-infinity') not between ${since.toISOString()} and ${beyond.toISOString()}
         and least((
           select c.appended_at from cache c where c.pool_id = h.pool_id and c.sequence > t.sequence_flushed

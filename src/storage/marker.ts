@@ -11,6 +11,10 @@
  * - *One lock* (8): closing epochs changes where appends go, so it raises the map version.
  * - *Told truthfully* (9): snapshot, audit record and event are one transaction with the marker.
  *
+ * In a write-through pool nothing is ahead of a marker, unless something is left in the cache from before. Then the snapshot is
+ * sealed here, in the same transaction, and its marker is never put into the queue: it takes a sequence, an epoch and its
+ * place in the audit like any other, and its command is never disconnected.
+ *
  * The steps of {@linkcode placeMarker}:
  * 1. lock the pool
  * 2. find the volumes, judge the range
@@ -64,6 +68,8 @@ interface Marker extends MarkerRequest {
   readonly snapshotId: string;
   readonly head: PoolHead;
   readonly covered: CoveredVolume[];
+  /** Nothing is ahead of it. */
+  readonly isSealed: boolean;
   readonly at: Date;
 }
 
@@ -94,15 +100,18 @@ async function selectVolumes(
 async function insertSnapshot(
   tx: Transaction,
   poolId: string,
-  { snapshotId, name, description, scheduleId, head, at }: Marker,
+  { snapshotId, name, description, scheduleId, head, isSealed, at }: Marker,
   sequence: number,
   auditId: string,
 ): Promise<void> {
   await tx.$client`
     insert into snapshots (pool_id, snapshot_id, name, description, status, marker_sequence, bytes_before, audit_id,
-      created_at, schedule_id)
-    values (${poolId}, ${snapshotId}, ${name ?? null}, ${description ?? null}, 'pending', ${sequence},
-      ${head.bytesAppended}, ${auditId}, ${at.toISOString()}, ${scheduleId ?? null})`;
+      created_at, schedule_id, entries_through, sealed_at)
+    values (${poolId}, ${snapshotId}, ${name ?? null}, ${description ?? null}, ${
+    isSealed ? "sealed" : "pending"
+  }, ${sequence},
+      ${head.bytesAppended}, ${auditId}, ${at.toISOString()}, ${scheduleId ?? null}, ${head.entriesThrough},
+      ${isSealed ? at.toISOString() : null})`;
 }
 
 async function insertCovered(
@@ -161,9 +170,14 @@ export async function placeMarkerWithin(
   ]);
   const covered = toCovered(rows, request);
   // 3. to 5.
-  await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, at: clock() });
-  const { sequenceAppended, mapVersion } = head;
-  const left = { ...head, sequenceAppended: sequenceAppended + 1, mapVersion: mapVersion + 1 };
+  const isSealed = head.cacheMode === "write-through" && head.dirtyEntries === 0;
+  await writeSnapshot(tx, actor, pool, { ...request, snapshotId, head, covered, isSealed, at: clock() });
+  const left = {
+    ...head,
+    sequenceAppended: head.sequenceAppended + 1,
+    mapVersion: head.mapVersion + 1,
+    ...(isSealed ? { entriesThrough: head.entriesThrough + 1 } : { dirtyEntries: head.dirtyEntries + 1 }),
+  };
   const opened = covered.map(({ volumeId, epoch }) => ({ volumeId, epoch: epoch + 1 }));
   return { snapshotId, found: head, left, opened };
 }
@@ -174,25 +188,31 @@ export async function placeMarkerWithin(
  */
 async function writeSnapshot(tx: Transaction, actor: Actor, pool: Pool, marker: Marker): Promise<void> {
   const { poolId } = pool;
-  const { snapshotId, head, covered, labels, at } = marker;
+  const { snapshotId, head, covered, labels, isSealed, at } = marker;
   const sequence = head.sequenceAppended + 1;
   const auditId = createId();
   await Promise.all([
-    insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
+    isSealed
+      ? undefined
+      : insertMarker(tx, poolId, { sequence, clientId: actor.clientId, priority: actor.priority }, at),
     insertSnapshot(tx, poolId, marker, sequence, auditId),
     insertCovered(tx, poolId, snapshotId, covered),
     insertSpace(tx, poolId, snapshotId, covered),
     insertLabels(tx, poolId, { kind: "snapshot", targetId: snapshotId }, labels),
     appendClosedReclaims(tx, poolId, covered, at),
     closeEpochs(tx, poolId, covered.map(({ timelineId }) => timelineId)),
-    advancePool(tx, poolId, { sequences: 1, mapVersions: 1 }),
+    advancePool(tx, poolId, { sequences: 1, through: isSealed ? 1 : 0, mapVersions: 1 }),
     appendAudit(tx, actor, toAudit(marker, poolId, auditId, sequence)),
     appendEvent(tx, poolId, toEvent(marker, sequence)),
+    isSealed
+      ? appendEvent(tx, poolId, { type: "snapshot.sealed", at, snapshotId, body: { sequence } })
+      : undefined,
   ]);
 }
 
 function toAudit(marker: Marker, poolId: string, auditId: string, markerSequence: number) {
-  const { snapshotId, name, command, cdb, dataOut, receivedAt, at } = marker;
+  const { snapshotId, name, command, cdb, dataOut, receivedAt, isSealed, at } = marker;
+  const isEnded = command.immed || isSealed;
   const selected = selectionPhases({ receivedAt, dataOut: dataOut !== undefined });
   return {
     poolId,
@@ -205,8 +225,8 @@ function toAudit(marker: Marker, poolId: string, auditId: string, markerSequence
       cdb,
       markerSequence,
       ...(dataOut === undefined ? {} : { dataOut }),
-      ...(command.immed ? { scsiStatus: "GOOD" as const } : {}),
-      phases: [...selected, ...(command.immed ? completedPhases(at) : disconnectedPhases(at))],
+      ...(isEnded ? { scsiStatus: "GOOD" as const } : {}),
+      phases: [...selected, ...(isEnded ? completedPhases(at) : disconnectedPhases(at))],
     },
   };
 }

@@ -65,7 +65,10 @@ export interface PoolHead {
   readonly mapVersion: number;
   readonly timelinesCreated: number;
   readonly segmentsCreated: number;
-  /** Bytes in the cache; at most that, for a flush may be under way. */
+  /** Entries that never were in the cache. */
+  readonly entriesThrough: number;
+  /** Entries and bytes in the cache; at most that, for a flush may be under way. */
+  readonly dirtyEntries: number;
   readonly dirtyBytes: number;
 }
 
@@ -116,6 +119,8 @@ interface HeadRow {
   timelines_created: number;
   segments_created: number;
   cache_mode: CacheMode;
+  entries_through: number;
+  dirty_entries: number;
   dirty_bytes: number;
   life: string | null;
 }
@@ -124,6 +129,7 @@ interface HeadRow {
 export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHead> {
   const [row] = await tx.$client<HeadRow[]>`
     select h.sequence_appended, h.bytes_appended, h.map_version, h.timelines_created, h.segments_created, h.cache_mode,
+      h.entries_through, h.sequence_appended - h.entries_through - t.entries_flushed as dirty_entries,
       h.bytes_appended - t.bytes_flushed as dirty_bytes, l.life
     from pool_heads h join pool_tails t on t.pool_id = h.pool_id left join pool_lives l on l.pool_id = h.pool_id
     where h.pool_id = ${poolId}
@@ -136,6 +142,8 @@ export async function lockPool(tx: Transaction, poolId: string): Promise<PoolHea
     mapVersion: row.map_version,
     timelinesCreated: row.timelines_created,
     segmentsCreated: row.segments_created,
+    entriesThrough: row.entries_through,
+    dirtyEntries: row.dirty_entries,
     dirtyBytes: row.dirty_bytes,
   };
 }
@@ -148,6 +156,8 @@ export async function lockTail(tx: Transaction, poolId: string): Promise<void> {
 /** How far {@linkcode advancePool} moves each counter. */
 export interface PoolAdvance {
   readonly sequences?: number;
+  /** Of those, the ones that are not in the cache. */
+  readonly through?: number;
   readonly bytes?: number;
   readonly mapVersions?: number;
   readonly timelines?: number;
@@ -159,6 +169,7 @@ export async function advancePool(tx: Transaction, poolId: string, by: PoolAdvan
   await tx.$client`
     update pool_heads set
       sequence_appended = sequence_appended + ${by.sequences ?? 0}::bigint,
+      entries_through = entries_through + ${by.through ?? 0}::bigint,
       bytes_appended = bytes_appended + ${by.bytes ?? 0}::bigint,
       map_version = map_version + ${by.mapVersions ?? 0}::bigint,
       timelines_created = timelines_created + ${by.timelines ?? 0}::bigint,
@@ -173,10 +184,12 @@ export async function advancePool(tx: Transaction, poolId: string, by: PoolAdvan
 export function formatAdvance(
   poolId: string,
   head: PoolHead,
-  by: { sequences: number; bytes: number },
+  by: { sequences: number; bytes: number; through: boolean },
 ): string {
   const counts = [head.mapVersion, head.sequenceAppended, by.sequences, by.bytes].map(bigintLiteral);
-  return `select append_at(${uuidLiteral(poolId)}, ${uuidLiteral(head.life)}, ${counts.join()})`;
+  return `select append_at(${uuidLiteral(poolId)}, ${
+    uuidLiteral(head.life)
+  }, ${counts.join()}, ${by.through})`;
 }
 
 /** Tells whether `error` says that a pool's head was not where {@linkcode formatAdvance} had it. */
@@ -197,6 +210,7 @@ function selectStatus(database: Connection) {
     flushPolicy: flushPolicies.policy,
     sequenceAppended: poolHeads.sequenceAppended,
     bytesAppended: poolHeads.bytesAppended,
+    entriesThrough: poolHeads.entriesThrough,
     sequenceFlushed: poolTails.sequenceFlushed,
     entriesFlushed: poolTails.entriesFlushed,
     bytesFlushed: poolTails.bytesFlushed,
@@ -315,6 +329,7 @@ function requirePoolShape({ blockSizeBytes, segmentBlocks, cacheBytesMax }: NewP
 
 function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolStatus {
   const { poolId, name, blockSizeBytes, segmentBlocks, cacheBytesMax, createdAt } = row;
+  const dirtyEntries = row.sequenceAppended - row.entriesThrough - row.entriesFlushed;
   return {
     poolId,
     name,
@@ -330,9 +345,10 @@ function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolSt
     segmentCount: row.segmentCount,
     freeSegments: row.segmentCount - row.takenSegments,
     mappedBytes: row.takenSegments * segmentBlocks * blockSizeBytes,
-    dirtyEntries: row.sequenceAppended - row.entriesFlushed,
+    dirtyEntries,
     dirtyBytes: row.bytesAppended - row.bytesFlushed,
     sequenceAppended: row.sequenceAppended,
-    sequenceFlushed: row.sequenceFlushed,
+    // What was written through, no flusher has come by.
+    sequenceFlushed: dirtyEntries === 0 ? row.sequenceAppended : row.sequenceFlushed,
   };
 }

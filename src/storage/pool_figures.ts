@@ -13,7 +13,7 @@ const WAITING_MAX = 10_000;
 export interface PoolFigures {
   readonly name: string;
   readonly cacheBytesMax: number;
-  /** Since the pool was made, as the next three. */
+  /** Since the pool was made, as the next three. What is written through counts as both. */
   readonly entriesAppended: number;
   readonly bytesAppended: number;
   readonly entriesFlushed: number;
@@ -51,7 +51,9 @@ interface FiguresRow {
 /** The figures of the pools, in order of creation. */
 export async function readPoolFigures({ $client }: Database): Promise<PoolFigures[]> {
   const rows = await $client<FiguresRow[]>`
-    select p.name, p.cache_bytes_max, h.sequence_appended, h.bytes_appended, t.entries_flushed, t.bytes_flushed,
+    select p.name, p.cache_bytes_max, h.sequence_appended,
+      h.bytes_appended + h.bytes_through as bytes_appended, t.entries_flushed + h.entries_through as entries_flushed,
+      t.bytes_flushed + h.bytes_through as bytes_flushed,
       (
         select c.appended_at from cache c where c.pool_id = p.pool_id and c.sequence > t.sequence_flushed
         order by c.sequence limit 1

@@ -205,9 +205,9 @@ async function selectRows(
     order by ${task.closed ? $client`m.at_slot` : $client`m.at_epoch desc, m.at_slot desc`}`;
 }
 
-/** What the younger segment has, it keeps. */
+/** What the younger segment has, it keeps. In the order of their keys, like all who write blocks. */
 async function moveBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {
-  const moved = rows.filter((row) => row.younger_segment_id !== null);
+  const moved = rows.filter((row) => row.younger_segment_id !== null).toSorted(compareYounger);
   if (moved.length === 0) return;
   await tx.$client`
     insert into blocks (pool_id, device_id, segment_id, block_index, sequence, data, checksum)
@@ -222,6 +222,12 @@ async function moveBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise
       order by block_index
     ) k
     on conflict (pool_id, device_id, segment_id, block_index) do nothing`;
+}
+
+function compareYounger(a: Row, b: Row): number {
+  const [deviceA, deviceB] = [a.younger_device_id as string, b.younger_device_id as string];
+  if (deviceA !== deviceB) return deviceA < deviceB ? -1 : 1;
+  return (a.younger_segment_id as number) - (b.younger_segment_id as number);
 }
 
 async function deleteBlocks(tx: Transaction, poolId: string, rows: Row[]): Promise<void> {

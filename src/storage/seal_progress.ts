@@ -26,10 +26,15 @@ export interface ClientShare {
 
 /** What is left to flush before the seal of a snapshot, and how long that takes at the flusher's rate. */
 export function toProgress(
-  { markerSequence, bytesBefore }: { markerSequence: number; bytesBefore: number },
+  { markerSequence, entriesThrough, bytesBefore }: {
+    markerSequence: number;
+    /** Entries that were written through before it. */
+    entriesThrough: number;
+    bytesBefore: number;
+  },
   tail: { entriesFlushed: number; bytesFlushed: number; bytesPerSecond: number },
 ): SealProgress {
-  const entriesAhead = Math.max(0, markerSequence - 1 - tail.entriesFlushed);
+  const entriesAhead = Math.max(0, markerSequence - 1 - entriesThrough - tail.entriesFlushed);
   const bytesAhead = Math.max(0, bytesBefore - tail.bytesFlushed);
   return estimateSeal({ entriesAhead, bytesAhead }, tail.bytesPerSecond);
 }

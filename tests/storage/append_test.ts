@@ -320,7 +320,7 @@ Deno.test("an append from a known head waits for the one before it, and then fin
   const { poolId } = await test.storage.getPool("main");
   const head = await transact(database, (tx) => lockPool(tx, poolId));
   const advance = (sequenceAppended: number) =>
-    formatAdvance(poolId, { ...head, sequenceAppended }, { sequences: 10, bytes: 0 });
+    formatAdvance(poolId, { ...head, sequenceAppended }, { sequences: 10, bytes: 0, through: false });
   const second = Promise.withResolvers<void>();
   second.promise.catch(() => {});
   await transact(database, async ({ $client }) => {

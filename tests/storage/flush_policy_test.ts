@@ -42,6 +42,7 @@ Deno.test("judgeFlush() lets entries rest up to the policy's age and depth, and 
   const at = new Date(START);
   const queue: QueueState = {
     policy: { kind: "interval", intervalMs: 1_000 },
+    isThrough: false,
     cacheBytesMax: 1_000,
     dirtyBytes: 399,
     sequenceFlushed: 7,
@@ -56,6 +57,7 @@ Deno.test("judgeFlush() lets entries rest up to the policy's age and depth, and 
   assertEquals(judge({ dirtyBytes: 400 }), "due");
   assertEquals(judge({ hasMarker: true }), "asked");
   assertEquals(judge({ sequenceAsked: 8 }), "asked");
+  assertEquals(judge({ isThrough: true }), "asked");
   assertEquals(judge({ policy: { kind: "at-once" } }), "asked");
   assertEquals(judge({ policy: threshold, dirtyBytes: 299 }), "resting");
   assertEquals(judge({ policy: threshold, dirtyBytes: 300 }), "due");

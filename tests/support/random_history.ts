@@ -8,6 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { transact } from "../../src/database/client.ts";
 import { STORAGE_LIMITS } from "../../src/config.ts";
+import { CACHE_MODES, type CacheMode } from "../../src/storage/cache_mode.ts";
 import type { Digester } from "../../src/storage/digester.ts";
 import { claimDigestions } from "../../src/storage/digestion.ts";
 import { flushStep } from "../../src/storage/flush.ts";
@@ -65,6 +66,10 @@ const step = fc.oneof(
         },
       ),
     }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ act: fc.constant("mode" as const), mode: fc.constantFrom(...CACHE_MODES) }),
   },
   { weight: 1, arbitrary: fc.record({ act: fc.constant("hold" as const), of: fc.nat(9) }) },
   { weight: 1, arbitrary: fc.record({ act: fc.constant("wait" as const) }) },
@@ -160,6 +165,8 @@ class History {
         if (await this.#deleteSnapshot(this.#snapshots[index])) this.#snapshots.splice(index, 1);
         return;
       }
+      case "mode":
+        return await this.#setMode(step.mode);
       case "hold":
         return await this.#hold(this.#snapshots[step.of % Math.max(1, this.#snapshots.length)]);
       case "wait":
@@ -393,6 +400,10 @@ class History {
     });
     assertEquals(await step.catch((error) => error), killed);
     this.#other = await this.test.openAnother();
+  }
+
+  async #setMode(cacheMode: CacheMode): Promise<void> {
+    await this.test.storage.changePool(TESTER, "main", { cacheMode });
   }
 
   async #clone(of: number, from: number): Promise<void> {
