@@ -17,6 +17,7 @@ import { flushBench } from "./flush.ts";
 import { growthBench } from "./growth.ts";
 import { imageBench } from "./image.ts";
 import { describeMachine, describeVersions } from "./machine.ts";
+import { modesBench } from "./modes.ts";
 import { poolsBench } from "./pools.ts";
 import { openPostgresBed } from "./postgres_bed.ts";
 import { putBench } from "./put.ts";
@@ -44,6 +45,7 @@ const BENCHES: readonly Bench[] = [
   reclaimBench,
   queueBench,
   poolsBench,
+  modesBench,
   costBench,
   growthBench,
 ];

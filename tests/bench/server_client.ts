@@ -36,8 +36,8 @@ export class ServerClient {
   }
 
   /** Creates a pool with a device of its own. */
-  async createPool(name: string, deviceBytes: number): Promise<void> {
-    await this.#call("POST", "/pools", { name });
+  async createPool(name: string, deviceBytes: number, settings: { cacheMode?: string } = {}): Promise<void> {
+    await this.#call("POST", "/pools", { name, ...settings });
     await this.#call("POST", "/devices", { name: `${name}-1`, pool: name, sizeBytes: deviceBytes });
   }
 

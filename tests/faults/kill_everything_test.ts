@@ -131,26 +131,31 @@ async function verify(client: Client, known: Knowledge, greatest: number): Promi
   }
 }
 
-Deno.test(`SIGKILL of server and PostgreSQL at random moments loses nothing that was answered (seed ${SEED})`, async () => {
-  const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
-  // PostgreSQL runs as another user when we are root, and has to get through.
-  await Deno.chmod(dataDir, 0o711);
-  const random = seeded(SEED);
-  const known = new Knowledge();
-  try {
-    for (let round = 0; round <= ROUNDS; round++) {
-      await using server = await startBundledServerProcess(dataDir);
-      const client = new Client(server.url);
-      if (round === 0) await client.createVolume({ name: "disk", blockCount: VOLUME_BLOCKS });
-      await verify(client, known, Math.max(0, ...known.cuts.map(({ sequence }) => sequence)));
-      if (round < ROUNDS) await killAmidWrites(server, client, dataDir, random, known);
-      else {
-        server.kill("SIGTERM");
-        assertEquals((await server.ended()).code, 0);
+for (const cacheMode of ["write-back", "write-through"]) {
+  Deno.test(`SIGKILL of server and PostgreSQL at random moments loses nothing that was answered, in ${cacheMode} (seed ${SEED})`, async () => {
+    const dataDir = await Deno.makeTempDir({ prefix: "snapmark-test-" });
+    // PostgreSQL runs as another user when we are root, and has to get through.
+    await Deno.chmod(dataDir, 0o711);
+    const random = seeded(SEED);
+    const known = new Knowledge();
+    try {
+      for (let round = 0; round <= ROUNDS; round++) {
+        await using server = await startBundledServerProcess(dataDir);
+        const client = new Client(server.url);
+        if (round === 0) {
+          await client.createVolume({ name: "disk", blockCount: VOLUME_BLOCKS });
+          await client.changePool("main", { cacheMode });
+        }
+        await verify(client, known, Math.max(0, ...known.cuts.map(({ sequence }) => sequence)));
+        if (round < ROUNDS) await killAmidWrites(server, client, dataDir, random, known);
+        else {
+          server.kill("SIGTERM");
+          assertEquals((await server.ended()).code, 0);
+        }
       }
+      assert(known.cuts.length > 0 && known.history.length > 100);
+    } finally {
+      await Deno.remove(dataDir, { recursive: true });
     }
-    assert(known.cuts.length > 0 && known.history.length > 100);
-  } finally {
-    await Deno.remove(dataDir, { recursive: true });
-  }
-});
+  });
+}

@@ -18,6 +18,10 @@ export class Client {
     await this.#json("POST", "/pools", body);
   }
 
+  async changePool(pool: string, body: Record<string, unknown>): Promise<void> {
+    await this.#json("PATCH", `/pools/${pool}`, body);
+  }
+
   async addDevice(body: Record<string, unknown>): Promise<void> {
     await this.#json("POST", "/devices", body);
   }
