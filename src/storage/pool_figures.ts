@@ -71,6 +71,7 @@ export async function readPoolFigures({ $client }: Database): Promise<PoolFigure
       (
         select coalesce(sum(s.blocks_corrupt), 0)::bigint from scrubs s where s.pool_id = p.pool_id
       ) as scrub_corrupt_blocks,
+      (
         select count(*) from (
           select from snapshots s where s.pool_id = p.pool_id and s.status = 'sealed' and s.checked_at is null
           limit ${WAITING_MAX}

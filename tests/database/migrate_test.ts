@@ -123,6 +123,9 @@ async function assertServed(database: Database): Promise<void> {
     assertEquals(await snapshot("t", part), [1, ...ofV.slice(1, 10)]);
   };
   await assertContents();
+  for (const [name, range] of [["s", whole], ["t", part]] as const) {
+    assertEquals((await storage.getSnapshot(name)).volumes.map(({ ranges }) => ranges), [[range]]);
+  }
   const before = await storage.getPool("p");
   assertEquals([before.sequenceAppended, before.sequenceFlushed], [8, 3]);
   assertEquals([before.dirtyEntries, before.dirtyBytes], [5, 4 * 512]);

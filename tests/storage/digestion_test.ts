@@ -337,7 +337,7 @@ Deno.test("verifySnapshot() tells of blocks that are not as their checksums say,
   await fillVolumes(bench);
   const snapshotId = await seal(bench);
   await digestAll(bench.createDigester());
-  await bench.test.database.$client`update blocks set data = set_byte(data, 9, 0) where data is not null`;
+  await bench.test.database.$client`update blocks set data = set_byte(data, 8, 200) where data is not null`;
   await bench.storage.verifySnapshot(TESTER, snapshotId);
   await digestAll(bench.createDigester({ onFault: () => {} }));
   const { verification, volumes } = await bench.storage.getSnapshot(snapshotId);
