@@ -9,6 +9,7 @@ Deno.test("readConfig() has a default for everything, and takes an empty variabl
     port: 8080,
     dataDir: "./data",
     logLevel: "info",
+    corsOrigins: [],
     deviceBytes: 68_719_476_736,
     cacheBytesMax: 1_073_741_824,
   });
