@@ -44,6 +44,7 @@ export const ERROR_CODES = [
   "timed-out",
   "too-busy",
   "too-many-at-once",
+  "too-many-snapshots",
   "unrelated-snapshots",
   "volume-changed",
   "volume-not-found",

@@ -133,6 +133,7 @@ export const volumes = pgTable("volumes", {
   timelineId: count("timeline_id").notNull(),
   createdAt: moment("created_at").notNull(),
   deletedAt: moment("deleted_at"),
+  snapshotsMax: integer("snapshots_max"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.volumeId] })]);
 
 export const segmentMap = pgTable("segment_map", {

@@ -88,6 +88,7 @@ const AuditRecord = z.object({
     "volume.clone",
     "volume.create",
     "volume.label",
+    "volume.limit",
     "volume.resize",
     "volume.delete",
     "volume.import",

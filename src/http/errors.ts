@@ -96,6 +96,7 @@ export const HTTP_ANSWERS: Readonly<Record<ErrorCode | HttpCode, HttpAnswer>> = 
   "timed-out": { status: 504, title: "Timed out" },
   "too-busy": { status: 503, title: "Too much is under way", retryAfterSeconds: 1 },
   "too-many-at-once": { status: 429, title: "Too much of one client at a time", retryAfterSeconds: 1 },
+  "too-many-snapshots": { status: 409, title: "The volume has as many snapshots as it may" },
   "too-many-subscribers": { status: 503, title: "Too many subscribers", retryAfterSeconds: 10 },
   "too-many-websockets": { status: 429, title: "Too many WebSockets of one client", retryAfterSeconds: 10 },
   "unauthorized": { status: 401, title: "A valid token is required" },

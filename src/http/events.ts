@@ -36,6 +36,7 @@ import {
 import { CacheMode, FlushPolicy } from "./pool_settings.ts";
 import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
 import { Progress, SnapshotDigest } from "./snapshots.ts";
+import { SnapshotsMax } from "./volumes.ts";
 
 /** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */
 export const CLOSE_TOKEN_ENDED = 4001;
@@ -91,6 +92,12 @@ export const Event = z.union([
     ["volume.labelled"],
     { volumeId: Id },
     z.object({ name: Name, labels: Labels }),
+  ),
+  message(
+    "VolumeLimitedEvent",
+    ["volume.limited"],
+    { volumeId: Id },
+    z.object({ name: Name, snapshotsMax: SnapshotsMax }),
   ),
   message(
     "MarkerCommittedEvent",

@@ -71,6 +71,7 @@ const REMAKES: Readonly<Record<AuditAction, Remake | null>> = {
   "volume.delete": null,
   "volume.import": null,
   "volume.label": null,
+  "volume.limit": null,
   "volume.resize": null,
   "volume.revert": async (storage, { targetId, poolId, sequence }, outcomes) => {
     const volume = toVolumeBody(await storage.getVolume(targetId, poolId));

@@ -33,6 +33,11 @@ import {
   toSize,
 } from "./schema.ts";
 
+/** How many snapshots a volume may have. */
+export const SnapshotsMax = z.int().min(1).max(1_000_000_000).nullable().openapi({
+  description: "How many snapshots the volume may have; null for any number",
+});
+
 export const Volume = z.object({
   id: Id,
   name: Name,
@@ -44,6 +49,7 @@ export const Volume = z.object({
     description: "Segments that it has taken, in bytes, those included that only its snapshots still read",
   }),
   timelineId: Count,
+  snapshotsMax: SnapshotsMax,
   labels: Labels,
   createdAt: Moment,
 }).openapi("Volume");
@@ -77,12 +83,13 @@ const Reverted = z.object({
   safetySnapshotId: Id.optional(),
 }).openapi("Reverted");
 
-const VolumeChange = z.strictObject({ ...SizeFields, labels: LabelsPatch.optional() }).openapi(
-  "VolumeChange",
-  {
-    description: "Either `sizeBytes` or `blockCount`, or `labels`, or both",
-  },
-);
+const VolumeChange = z.strictObject({
+  ...SizeFields,
+  labels: LabelsPatch.optional(),
+  snapshotsMax: SnapshotsMax.optional(),
+}).openapi("VolumeChange", {
+  description: "Either `sizeBytes` or `blockCount`, `labels`, `snapshotsMax`, or several of them",
+});
 
 const MappedSlot = z.object({
   timelineId: Count,
@@ -129,7 +136,7 @@ const changeRoute = createRoute({
   method: "patch",
   path: "/volumes/{volume}",
   operationId: "changeVolume",
-  summary: "Grow a volume, label it, or both at once; new blocks read as zeros",
+  summary: "Grow a volume, label it, bound its snapshots, or several at once; new blocks read as zeros",
   tags: ["volumes"],
   request: { params, query: PoolQuery, ...jsonBody(VolumeChange) },
   responses: { 200: jsonResponse("The volume", Volume), default: PROBLEM_RESPONSE },
@@ -197,8 +204,12 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 
   app.openapi(changeRoute, async (c) => {
     const { pool } = c.req.valid("query");
-    const { labels, ...size } = c.req.valid("json");
-    const change = labels === undefined ? toSize(size) : { ...toOptionalSize(size), labels };
+    const { labels, snapshotsMax, ...size } = c.req.valid("json");
+    const hasOther = labels !== undefined || snapshotsMax !== undefined;
+    const change = {
+      ...(hasOther ? toOptionalSize(size) : toSize(size)),
+      ...given({ labels, snapshotsMax }),
+    };
     const volume = await storage.changeVolume(toActor(c), c.req.valid("param").volume, pool, change);
     return c.json(toBody(volume), 200);
   });
@@ -234,7 +245,8 @@ export function registerVolumes(app: DoorApp, { storage, limits }: Door): void {
 
 /** A volume as the wire shows it. */
 export function toBody(
-  { volumeId, name, blockCount, timelineId, mappedSegments, labels, createdAt, pool }: StorageVolume,
+  { volumeId, name, blockCount, timelineId, mappedSegments, snapshotsMax, labels, createdAt, pool }:
+    StorageVolume,
 ): z.input<typeof Volume> {
   const { poolId, blockSizeBytes, segmentBlocks } = pool;
   return {
@@ -246,6 +258,7 @@ export function toBody(
     sizeBytes: blockCount * blockSizeBytes,
     mappedBytes: mappedSegments * segmentBlocks * blockSizeBytes,
     timelineId,
+    snapshotsMax: snapshotsMax ?? null,
     labels,
     createdAt: createdAt.toISOString(),
   };

@@ -111,6 +111,8 @@ export const SCSI_ANSWERS: Readonly<Record<ErrorCode, ScsiAnswer | null>> = {
   "too-busy": { status: "BUSY" },
   // As many commands of this initiator are in the task set as may be. It lowers its queue depth and comes again.
   "too-many-at-once": { status: "TASK SET FULL" },
+  // INSUFFICIENT RESOURCES
+  "too-many-snapshots": checkCondition(ILLEGAL_REQUEST, 0x55, 0x03),
   "unrelated-snapshots": null,
   "volume-changed": null,
   // LOGICAL UNIT NOT SUPPORTED

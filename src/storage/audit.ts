@@ -33,6 +33,7 @@ export type AuditAction =
   | "volume.clone"
   | "volume.create"
   | "volume.label"
+  | "volume.limit"
   | "volume.resize"
   | "volume.delete"
   | "volume.import"

@@ -54,6 +54,7 @@ export const EVENT_TYPES = [
   "volume.deleted",
   "volume.imported",
   "volume.labelled",
+  "volume.limited",
   "volume.resized",
   "volume.reverted",
 ] as const;

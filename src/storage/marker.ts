@@ -81,6 +81,9 @@ interface VolumeRow {
   block_count: number;
   timeline_id: number;
   open_epoch: number;
+  snapshots_max: number | null;
+  /** Counted up to that. */
+  snapshot_count: number | null;
 }
 
 async function selectVolumes(
@@ -91,7 +94,16 @@ async function selectVolumes(
   const { $client } = tx;
   const chosen = volumeIds === "all" ? $client`` : $client`and v.volume_id = any(${volumeIds}::uuid[])`;
   return await $client<VolumeRow[]>`
-    select v.volume_id, v.name, v.block_count, v.timeline_id, t.open_epoch
+    select v.volume_id, v.name, v.block_count, v.timeline_id, t.open_epoch, v.snapshots_max,
+      case when v.snapshots_max is not null then (
+        select count(*) from (
+          select from timelines l
+          join snapshot_volumes c on c.pool_id = l.pool_id and c.timeline_id = l.timeline_id
+          join snapshots s on s.pool_id = c.pool_id and s.snapshot_id = c.snapshot_id
+          where l.pool_id = v.pool_id and l.volume_id = v.volume_id and s.status in ('pending', 'sealed')
+          limit v.snapshots_max
+        ) taken
+      ) end as snapshot_count
     from volumes v join timelines t on t.pool_id = v.pool_id and t.timeline_id = v.timeline_id
     where v.pool_id = ${poolId} and v.deleted_at is null ${chosen}
     order by v.volume_id`;
@@ -168,6 +180,7 @@ export async function placeMarkerWithin(
     lockPool(tx, pool.poolId),
     selectVolumes(tx, pool.poolId, request.volumeIds),
   ]);
+  requireFew(rows);
   const covered = toCovered(rows, request);
   // 3. to 5.
   const isSealed = head.cacheMode === "write-through" && head.dirtyEntries === 0;
@@ -243,6 +256,16 @@ function toEvent({ snapshotId, name, head, at, covered }: Marker, sequence: numb
       ...(name === undefined ? {} : { name }),
     },
   };
+}
+
+/** Demands that every volume may have one more snapshot. */
+function requireFew(rows: VolumeRow[]): void {
+  const full = rows.find((row) => row.snapshots_max !== null && row.snapshot_count === row.snapshots_max);
+  if (full === undefined) return;
+  throw new StorageError(
+    "too-many-snapshots",
+    `Cannot take a snapshot of volume ${full.name}: it has ${full.snapshots_max}, and may have no more; delete one before`,
+  );
 }
 
 function toCovered(rows: VolumeRow[], { volumeIds, ranges }: MarkerRequest): CoveredVolume[] {

@@ -46,6 +46,8 @@ export interface Volume {
   readonly labels: Labels;
   /** Segments that it has taken, on all of its timelines: also what only its snapshots read. */
   readonly mappedSegments: number;
+  /** How many snapshots it may have; absent for any number. */
+  readonly snapshotsMax?: number;
   readonly pool: Pool;
 }
 
@@ -60,6 +62,8 @@ export interface NewVolume {
 export interface VolumeChange {
   readonly blockCount?: number;
   readonly labels?: LabelPatch;
+  /** Null for any number. */
+  readonly snapshotsMax?: number | null;
 }
 
 // Statements
@@ -234,7 +238,8 @@ export async function listVolumes(
 }
 
 /**
- * Changes a volume's size, its labels, or both at once. It can only grow, and the new blocks read as zeros.
+ * Changes a volume's size, its labels, how many snapshots it may have, or several at once. It can only grow, and the new blocks
+ * read as zeros. Snapshots that it has stay, also where they are more than it may have.
  *
  * @throws {StorageError} `invalid-argument` for less blocks than it has, or for labels that are none; `volume-not-found`.
  */
@@ -247,7 +252,7 @@ export async function changeVolume(
   at: Date,
 ): Promise<Volume> {
   const { pool: { poolId }, volumeId } = volume;
-  const { blockCount, labels } = change;
+  const { blockCount, labels, snapshotsMax } = change;
   return await transact(database, async (tx) => {
     if (blockCount !== undefined) await lockPool(tx, poolId);
     await lockVolume(tx, poolId, volumeId);
@@ -256,11 +261,16 @@ export async function changeVolume(
     const patched = labels === undefined
       ? undefined
       : await patchLabels(tx, poolId, { kind: "volume", targetId: volumeId }, labels, limits);
-    const changed = { ...grown, labels: patched ?? grown.labels };
+    const changed = {
+      ...(snapshotsMax === undefined ? grown : await limitSnapshots(tx, grown, snapshotsMax)),
+      labels: patched ?? grown.labels,
+    };
     if (blockCount !== undefined) await appendAudit(tx, actor, toVolumeAudit(changed, "volume.resize", at));
     if (patched !== undefined) await appendAudit(tx, actor, toVolumeAudit(changed, "volume.label", at));
+    if (snapshotsMax !== undefined) await appendAudit(tx, actor, toVolumeAudit(changed, "volume.limit", at));
     if (blockCount !== undefined) await appendEvent(tx, poolId, toVolumeEvent(changed, "volume.resized", at));
     if (patched !== undefined) await appendEvent(tx, poolId, toLabelledEvent(changed, at));
+    if (snapshotsMax !== undefined) await appendEvent(tx, poolId, toLimitedEvent(changed, at));
     return changed;
   });
 }
@@ -278,6 +288,14 @@ async function grow(tx: Transaction, volume: Volume, blockCount: number): Promis
     .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
   await advancePool(tx, poolId, { mapVersions: 1 });
   return { ...volume, blockCount };
+}
+
+async function limitSnapshots(tx: Transaction, volume: Volume, most: number | null): Promise<Volume> {
+  const { pool: { poolId }, volumeId } = volume;
+  await tx.update(volumes).set({ snapshotsMax: most })
+    .where(and(eq(volumes.poolId, poolId), eq(volumes.volumeId, volumeId)));
+  const { snapshotsMax: _, ...unlimited } = volume;
+  return most === null ? unlimited : { ...unlimited, snapshotsMax: most };
 }
 
 /** Deletes a volume; snapshots of it stay. @throws {StorageError} `volume-not-found`. */
@@ -329,8 +347,16 @@ function toVolume(
     mappedSegments: number;
   },
 ): Volume {
-  const { volumeId, name, blockCount, timelineId, createdAt } = volume;
-  return { volumeId, name, blockCount, timelineId, createdAt, ...rest };
+  const { volumeId, name, blockCount, timelineId, createdAt, snapshotsMax } = volume;
+  return {
+    volumeId,
+    name,
+    blockCount,
+    timelineId,
+    createdAt,
+    ...(snapshotsMax === null ? {} : { snapshotsMax }),
+    ...rest,
+  };
 }
 
 /** The audit record of what was done to a volume. */
@@ -345,4 +371,13 @@ export function toVolumeEvent({ volumeId, name, blockCount }: Volume, type: Even
 
 function toLabelledEvent({ volumeId, name, labels }: Volume, at: Date) {
   return { type: "volume.labelled" as const, at, volumeId, body: { name, labels } };
+}
+
+function toLimitedEvent({ volumeId, name, snapshotsMax }: Volume, at: Date) {
+  return {
+    type: "volume.limited" as const,
+    at,
+    volumeId,
+    body: { name, snapshotsMax: snapshotsMax ?? null },
+  };
 }

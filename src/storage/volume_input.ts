@@ -20,7 +20,7 @@ export type CloneInput =
   & Partial<Size>;
 
 /** A change of a volume; what is absent stays. */
-export type VolumeChangeInput = { labels?: LabelPatch } & Partial<Size>;
+export type VolumeChangeInput = { labels?: LabelPatch; snapshotsMax?: number | null } & Partial<Size>;
 
 /** New contents of a volume: all there is, or the difference to a snapshot, the base. */
 export type ImportInput = { base?: string; snapshotName?: string } & Size;
@@ -31,10 +31,14 @@ export function toNewVolume({ name, labels, ...input }: VolumeInput, pool: Pool)
 }
 
 /** @throws {StorageError} `not-whole-blocks`. */
-export function toVolumeChange({ labels, ...input }: VolumeChangeInput, pool: Pool): VolumeChange {
+export function toVolumeChange(
+  { labels, snapshotsMax, ...input }: VolumeChangeInput,
+  pool: Pool,
+): VolumeChange {
   return {
     ...(isSized(input) ? { blockCount: toBlocks(input, pool) } : {}),
     ...(labels === undefined ? {} : { labels }),
+    ...(snapshotsMax === undefined ? {} : { snapshotsMax }),
   };
 }
 

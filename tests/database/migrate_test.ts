@@ -50,6 +50,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0026_client_limits.sql",
         "0027_cache_mode.sql",
         "0028_write_through.sql",
+        "0029_snapshot_limit.sql",
       ],
       [],
       [],

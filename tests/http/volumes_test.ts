@@ -34,6 +34,7 @@ Deno.test("POST /volumes creates a volume that reads as zeros", async () => {
     sizeBytes: 4608,
     mappedBytes: 0,
     timelineId: 1,
+    snapshotsMax: null,
     labels: {},
   });
   assertEquals(created.headers.get("location"), `/volumes/${id}`);
@@ -203,4 +204,21 @@ Deno.test("GET /volumes/{volume}/segments shows the map by slot and epoch, by pa
     readPages(door, "/volumes/map-v/segments", "segments", maxResults, (item) => item);
   assertEquals(await read(1), map.map((row) => [row]));
   assertEquals(await read(3), [map.slice(0, 3), map.slice(3)]);
+});
+
+Deno.test("PATCH /volumes/{volume} bounds its snapshots, and one more is refused", async () => {
+  await createTestPool(door, "bounded");
+  await door.call("POST", "/volumes", { json: { name: "few", pool: "bounded", blockCount: 8 } });
+  const { status, body } = await door.call("PATCH", "/volumes/few", { json: { snapshotsMax: 1 } });
+  assertEquals([status, body.snapshotsMax], [200, 1]);
+  const take = () => door.call("POST", "/snapshots", { json: { volumes: ["few"] } });
+  assertEquals((await take()).status, 202);
+  const { status: refused, body: { code, scsi } } = await take();
+  assertEquals([refused, code, scsi.asc, scsi.ascq], [409, "too-many-snapshots", 0x55, 0x03]);
+  const { body: freed } = await door.call("PATCH", "/volumes/few", { json: { snapshotsMax: null } });
+  assertEquals(freed.snapshotsMax, null);
+  assertEquals((await take()).status, 202);
+  for (const bad of [0, -1, 1.5, "1"]) {
+    assertEquals((await door.call("PATCH", "/volumes/few", { json: { snapshotsMax: bad } })).status, 400);
+  }
 });

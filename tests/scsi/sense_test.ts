@@ -50,6 +50,7 @@ const EXPECTED: Record<ErrorCode, string | null> = {
   "timed-out": "B/2Eh/02h",
   "too-busy": "BUSY",
   "too-many-at-once": "TASK SET FULL",
+  "too-many-snapshots": "5/55h/03h",
   "unrelated-snapshots": null,
   "volume-changed": null,
   "volume-not-found": "5/25h/00h",
