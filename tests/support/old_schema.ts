@@ -42,6 +42,7 @@ const VOLUME_BLOCKS_FROM = 5;
 const COVERED_FROM = 8;
 const SPACE_FROM = 10;
 const CHAIN_FROM = 19;
+const POLICY_FROM = 24;
 
 /** The names of the migrations, in order. */
 export function listMigrations(): string[] {
@@ -72,6 +73,9 @@ export async function insertOldData(database: Database, version: number): Promis
   await $client`
     insert into pool_tails (pool_id, sequence_flushed, entries_flushed, bytes_flushed)
     values (${poolId}, 3, 3, ${5 * 512})`;
+  if (version >= POLICY_FROM) {
+    await $client`insert into flush_policies (pool_id, policy) values (${poolId}, '{"kind": "at-once"}')`;
+  }
   await insertDevice(database);
   await insertVolumes(database, version);
   await insertMap(database, version);
