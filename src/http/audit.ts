@@ -30,7 +30,7 @@ import {
   toPageRequest,
   toPageToken,
 } from "./schema.ts";
-import { Cdb, toCdbBody } from "./snapshots.ts";
+import { Cdb, toCdbBody } from "./snapshot_body.ts";
 
 const Phase = z.object({
   phase: z.enum([

@@ -35,7 +35,7 @@ import {
 } from "./schema.ts";
 import { CacheMode, FlushPolicy } from "./pool_settings.ts";
 import { BlockCounts, CorruptBlock, ScrubEnd } from "./scrubs.ts";
-import { Progress, SnapshotDigest } from "./snapshots.ts";
+import { Progress, SnapshotDigest } from "./snapshot_body.ts";
 import { SnapshotsMax } from "./volumes.ts";
 
 /** Close codes of ours (RFC 6455 leaves 4000 to 4999 to applications). */

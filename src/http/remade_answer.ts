@@ -12,7 +12,8 @@ import { toBody as toDeviceBody } from "./devices.ts";
 import { toBody as toPoolBody } from "./pools.ts";
 import { given } from "./schema.ts";
 import { toBody as toScheduleBody } from "./schedules.ts";
-import { isAnsweredSealed, toReceiptedBody, toSnapshotBody } from "./snapshots.ts";
+import { toReceiptedBody, toSnapshotBody } from "./snapshot_body.ts";
+import { isAnsweredSealed } from "./snapshots.ts";
 import { toBody as toVolumeBody } from "./volumes.ts";
 
 type Remake = (storage: Storage, done: Outcome, outcomes: Outcome[]) => Promise<KeptAnswer>;

@@ -32,7 +32,7 @@ import {
   toPageBody,
   toPageRequest,
 } from "./schema.ts";
-import { Snapshot, toReceiptedBody } from "./snapshots.ts";
+import { Snapshot, toReceiptedBody } from "./snapshot_body.ts";
 
 const Duration = z.string().min(1).max(64).openapi({
   description: "An ISO 8601 duration of weeks, days of 24 hours, hours, minutes and seconds",
