@@ -12,9 +12,9 @@
  *
  * Who was the last to move the pool's head knows where it stands. So a batch is first committed from there, in one message
  * that fails if somebody else has moved it; then, and as long as others keep moving it, batches take the pool row's
- * lock first. So does a batch that lost a deadlock or the like, for nothing of it was committed; a batch of which nothing is left to commit, for nothing then proves what it was refused for; and one that
- * finds the cache full, for what was flushed meanwhile is not known here. What was remembered in another life of the database
- * (`life.ts`) counts for nothing.
+ * lock first. So does a batch that lost a deadlock or the like, for nothing of it was committed; a batch of which nothing is left to
+ * commit, for nothing then proves what it was refused for; and one that finds the cache full, for what was flushed meanwhile is
+ * not known here. What was remembered in another life of the database (`life.ts`) counts for nothing.
  */
 
 import { type Database, transact } from "../database/client.ts";
