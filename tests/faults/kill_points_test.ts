@@ -10,10 +10,10 @@ import { seeded } from "../support/history.ts";
 import { chooseSeed, KillRun, sampleKills } from "./kill_run.ts";
 
 /** What has to be met takes as long as it takes; further kills follow for so long. */
-const TOGETHER_MS = 45_000;
+const TOGETHER_MS = 30_000;
 /** What a worker of its own does, and the server beside it. */
 const APART_PHASES = ["append", "flush", "seal", "reclaim"];
-const RANDOM_ROUNDS = 2;
+const RANDOM_ROUNDS = 1;
 /** Of all that are aimed at: whether a point comes by hangs on what goes on beside it. */
 const MISSED_SHARE_MAX = 0.4;
 
