@@ -1,7 +1,7 @@
 /**
  * `deno task soak-kills`: SIGKILL of everybody at every point, and at random moments amid load, again and again on the same data, for as long
  * as `SOAK_MINUTES` says, 10 unless given: half of it at points, half at random. Points are tried in an order by `KILL_SEED`, which is
- * printed; all of them take about an hour.
+ * printed.
  */
 
 import { below, seeded } from "../support/history.ts";
