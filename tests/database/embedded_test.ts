@@ -279,6 +279,15 @@ Deno.test("startEmbeddedPostgres() starts over after it was killed while it made
   assertEquals(names, ["postgres", runtime, "postgres.log", "run", "server.lock"]);
 });
 
+Deno.test("server.lock has the process of the server while it runs, and none when it has stopped", async () => {
+  await using data = await createDataDirectory();
+  const file = join(data.path, "server.lock");
+  const server = await startEmbeddedPostgres({ dataDir: data.path });
+  assertEquals(await Deno.readTextFile(file), `${Deno.pid}\n`);
+  await server.stop();
+  assertEquals(await Deno.readTextFile(file), "");
+});
+
 Deno.test("startEmbeddedPostgres() gives up when its signal is aborted, and leaves nothing behind", async () => {
   await using data = await createDataDirectory();
   await Deno.remove(join(data.path, "postgres"), { recursive: true });

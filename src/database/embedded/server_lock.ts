@@ -2,8 +2,9 @@
  * The lock that makes one server the only one on a data directory.
  *
  * It is an advisory lock (`flock`) on a file that stays. The kernel frees it when its holder dies in whatever way, so
- * there is no stale lock to judge; the number inside serves the message only. The PostgreSQL we start does not
- * inherit it and may outlive us: the next server takes the lock and adopts that PostgreSQL.
+ * there is no stale lock to judge. The number inside is for the message, and for whoever wants to stop the server: it
+ * goes with the lock, or somebody would later end another process that got it. The PostgreSQL we start does not inherit
+ * the lock and may outlive us: the next server takes the lock and adopts that PostgreSQL.
  */
 import { EmbeddedPostgresError } from "./embedded_error.ts";
 
@@ -24,10 +25,18 @@ export async function lockDirectory(directory: string): Promise<ServerLock> {
     }
     await file.truncate(0);
     await file.write(new TextEncoder().encode(`${Deno.pid}\n`));
-    return file;
+    return { close: () => release(file) };
   } catch (error) {
     file.close();
     throw error;
+  }
+}
+
+function release(file: Deno.FsFile): void {
+  try {
+    file.truncateSync(0);
+  } finally {
+    file.close();
   }
 }
 
