@@ -74,8 +74,14 @@ function listen({ host, port }: Address, handler: Handler, certificate?: Certifi
     return Deno.serve({ hostname: host, port, onListen: () => {}, ...certificate }, handler);
   } catch (error) {
     const { message } = error as Error;
-    throw new Error(`Cannot listen on ${host}:${port}, see SNAPMARK_HOST and SNAPMARK_PORT: ${message}`, {
-      cause: error,
-    });
+    const what = certificate !== undefined && isOfCertificate(error)
+      ? "Cannot use the certificate, see SNAPMARK_TLS_CERT and SNAPMARK_TLS_KEY"
+      : `Cannot listen on ${host}:${port}, see SNAPMARK_HOST and SNAPMARK_PORT`;
+    throw new Error(`${what}: ${message}`, { cause: error });
   }
+}
+
+/** What is not PEM has a class of its own with the platform, a key of another certificate none. */
+function isOfCertificate(error: unknown): boolean {
+  return error instanceof Deno.errors.InvalidData || (error as Error).message.includes("KeyMismatch");
 }

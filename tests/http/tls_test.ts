@@ -1,6 +1,6 @@
 /** TLS: certificates from files, changed while the server runs. */
 
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { dirname, fromFileUrl, join } from "@std/path";
 import { HTTP_LIMITS } from "../../src/config.ts";
 import { Metrics } from "../../src/http/metrics.ts";
@@ -59,10 +59,15 @@ Deno.test("a server with a certificate answers by TLS, and takes a new one while
   await putFiles(directory, "first", "second");
   await server.lookAtCertificate();
   await server.lookAtCertificate();
+  await Deno.writeTextFile(files.certificateFile, "not PEM");
+  await server.lookAtCertificate();
   await Deno.remove(join(directory, "key"));
   await server.lookAtCertificate();
-  assertEquals([await status(server.url, "second"), faults.length], [200, 3]);
+  assertEquals([await status(server.url, "second"), faults.length], [200, 4]);
+  for (const fault of faults.slice(0, 3)) {
+    assertMatch(String(fault), /Cannot use the certificate, see SNAPMARK_TLS_CERT and SNAPMARK_TLS_KEY: /);
+  }
   await putFiles(directory, "first");
   await server.lookAtCertificate();
-  assertEquals([await status(server.url, "first"), faults.length], [200, 3]);
+  assertEquals([await status(server.url, "first"), faults.length], [200, 4]);
 });
