@@ -14,10 +14,11 @@ import { work } from "./commands/worker.ts";
 import { readConfig } from "./config.ts";
 
 const USAGE = `Usage: main.ts COMMAND
-  serve [--no-flusher]   serve HTTP; flush, reclaim and run schedules unless told not to
-  worker                 flush, reclaim and run schedules in a process of its own
+  serve [--no-flusher]   serve HTTP; flush and do what else a worker does unless told not to
+  worker                 flush, reclaim, copy, digest, scrub and run schedules in a process of its own
   migrate                bring the database to this version's schema
-  verify [--snapshot ID] check the chain of every pool's audit, and every sealed snapshot's digest against its blocks;
+  verify [--snapshot NAME]
+                         check the chain of every pool's audit, and every sealed snapshot's digest against its blocks;
                          or those of one snapshot
   verify --receipt FILE [--key FILE]
                          check a receipt: with an answer of /keys in FILE, or with the database
