@@ -62,8 +62,16 @@ Deno.test("TokenBucket goes into debt, which is paid at its rate", () => {
   bucket.take(4_000, 1_000, 0);
   assertEquals([bucket.waitMs(0, 1_000, 0), bucket.waitMs(0, 1_000, 2_999)], [3_000, 1]);
   assertEquals(bucket.waitMs(0, 1_000, 3_000), 0);
-  // At another rate from now on, what is owed in time stays.
+  // At a lower rate from now on, what is owed in time stays.
   assertEquals(bucket.waitMs(0, 1, 2_000), 1_000);
+});
+
+Deno.test("TokenBucket has a debt paid at a higher rate from the moment it is given", () => {
+  const bucket = new TokenBucket();
+  bucket.take(1_000_000, 1, 0);
+  assertEquals(bucket.waitMs(0, 1, 0), 999_999_000);
+  assertEquals([bucket.waitMs(0, 500_000, 0), bucket.waitMs(0, 500_000, 500)], [1_000, 500]);
+  assertEquals(bucket.waitMs(1, 500_000, 2_000), 0);
 });
 
 // Loads
