@@ -4,8 +4,10 @@
  */
 
 import type { Config } from "../config.ts";
+import { closeDatabase, openDatabase } from "../database/client.ts";
 import { copyIn, copyOut } from "../database/embedded/cold_copy.ts";
-import { whileAbsent, whileStopped } from "../database/embedded/embedded_postgres.ts";
+import { startEmbeddedPostgres, whileAbsent, whileStopped } from "../database/embedded/embedded_postgres.ts";
+import { endLives } from "../storage/life.ts";
 import { untilStopped } from "./process.ts";
 
 const MIB = 1024 * 1024;
@@ -29,7 +31,19 @@ export async function restore(config: Config, source: string | undefined): Promi
   if (source === undefined) throw new Error("Cannot restore: expected --from DIRECTORY, a backup");
   const { dataDir } = config;
   const { madeAt, postgres } = await whileAbsent(dataDir, (home) => copyIn(source, home));
+  await beginAnew(dataDir);
   console.log(`Restored ${dataDir} as of ${madeAt} (PostgreSQL ${postgres}); now run verify, and start`);
+}
+
+/** So that no write verifier from before says that nothing was lost. */
+async function beginAnew(dataDir: string): Promise<void> {
+  await using server = await startEmbeddedPostgres({ dataDir });
+  const database = openDatabase(server.url, { connectionsMax: 1 });
+  try {
+    await endLives(database);
+  } finally {
+    await closeDatabase(database);
+  }
 }
 
 function requireBundled({ databaseUrl }: Config, what: string): void {

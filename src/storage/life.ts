@@ -7,15 +7,16 @@
  * wherever the head is.
  *
  * A life stands in an unlogged table, which PostgreSQL empties whenever it recovers from a crash (also of a single one of its
- * processes), is restored, or takes over from another server; and it keeps it at an orderly stop, which loses nothing. Who finds none under the
- * pool's lock begins one, with an id that nobody can have met before: a number that is counted up would be lost in the next crash
+ * processes), is restored from a base backup, or takes over from another server; and it keeps it at an orderly stop, which loses nothing. Copies
+ * that keep it as well lead back to an earlier moment of the same life, so whoever puts one in place ends it: {@linkcode endLives}.
+ * Who finds none under the pool's lock begins one, with an id that nobody can have met before: a number that is counted up would be lost in the next crash
  * and given again.
  *
  * Clients see it as the *write verifier* (RFC 1813, 3.3.7, has one of the same use and name): if it is the same at a flush as at a relaxed
  * write before it, nothing was lost in between.
  */
 
-import type { Transaction } from "../database/client.ts";
+import type { Database, Transaction } from "../database/client.ts";
 
 /** What is told where nothing was appended yet in the present life; no life has it. */
 export const NO_LIFE = "00000000-0000-0000-0000-000000000000";
@@ -27,4 +28,10 @@ export async function beginLife(tx: Transaction, poolId: string): Promise<string
     on conflict (pool_id) do update set life = pool_lives.life
     returning life`;
   return row.life;
+}
+
+/** Ends the lives of all pools of a database that was put in place, and is of an earlier moment. It may be of an older schema. */
+export async function endLives({ $client }: Database): Promise<void> {
+  const [{ found }] = await $client`select to_regclass('pool_lives') is not null as found`;
+  if (found) await $client`delete from pool_lives`;
 }

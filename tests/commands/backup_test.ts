@@ -1,6 +1,6 @@
 /** `backup` and `restore` of the bundled PostgreSQL, and the commands of README for another one. */
 
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { STORAGE_LIMITS } from "../../src/config.ts";
 import { closeDatabase, type Database, openDatabase } from "../../src/database/client.ts";
@@ -46,6 +46,7 @@ async function flushAll(database: Database): Promise<void> {
 interface BackedUp {
   readonly sequence: number;
   readonly stamps: number[];
+  readonly writeVerifier: string;
 }
 
 /** A volume with a snapshot that has its digest, one that is pending, and writes that are still in the queue. */
@@ -64,14 +65,16 @@ async function fillStorage(storage: Storage, database: Database): Promise<Backed
   await storage.append(TESTER, "v", undefined, [write(3, 30, 4)]);
   await take("pending");
   const { sequence } = await storage.append(TESTER, "v", undefined, [write(0, 90)]);
-  return { sequence, stamps: readStamps(await storage.readVolume("v", undefined, RANGE), BLOCK_BYTES) };
+  const { writeVerifier } = await storage.getPool("main");
+  const stamps = readStamps(await storage.readVolume("v", undefined, RANGE), BLOCK_BYTES);
+  return { sequence, stamps, writeVerifier };
 }
 
 /** What was backed up is there, the queue goes on from its point, and what was pending is sealed with the right contents. */
 async function assertRestored(
   storage: Storage,
   database: Database,
-  { sequence, stamps }: BackedUp,
+  { sequence, stamps, writeVerifier }: BackedUp,
 ): Promise<void> {
   const read = async (snapshot?: string) =>
     readStamps(
@@ -88,6 +91,7 @@ async function assertRestored(
   assertEquals((await storage.getSnapshot("sealed")).verification?.intact, true);
   const next = await storage.append(TESTER, "v", undefined, [{ lba: 0, data: fill(7, 1, BLOCK_BYTES) }]);
   assertEquals(next.sequence, sequence + 1);
+  assertNotEquals((await storage.getPool("main")).writeVerifier, writeVerifier);
   assertEquals(await read(), stamps.with(0, 7));
 }
 
