@@ -172,7 +172,8 @@ export class Appender {
   /** The oldest requests up to the batch's bounds; at least one. */
   #takeBatch(): Waiting[] {
     const { batchBytesMax, batchRequestsMax } = this.limits;
-    const isThrough = this.#head?.cacheMode === "write-through";
+    // A head that is not known may be of such a pool.
+    const isThrough = (this.#head?.cacheMode ?? "write-through") === "write-through";
     let count = 0;
     let bytes = 0;
     let blocks = 0;

@@ -1,5 +1,8 @@
 import { assertEquals } from "@std/assert";
+import { STORAGE_LIMITS } from "../../src/config.ts";
 import { transact } from "../../src/database/client.ts";
+import { checkWrites } from "../../src/storage/append.ts";
+import { Appender } from "../../src/storage/appender.ts";
 import type { CacheMode } from "../../src/storage/cache_mode.ts";
 import { verifyChain } from "../../src/storage/audit_chain.ts";
 import { THROUGH_BLOCKS_MAX } from "../../src/storage/write_through.ts";
@@ -166,4 +169,18 @@ Deno.test("an append that writes through and who moves blocks never wait for eac
   });
   await appended.appending;
   assertEquals(await stampsOf(test, 0, 8), [5, 6, 7, 8, 9, 10, 11, 12]);
+});
+
+Deno.test("writes that together are more than is written through at once meet no cache, also as the first ones of a process", async () => {
+  await using test = await prepare("write-through", { cacheBytesMax: 2 ** 20 });
+  const { volumeId, pool } = await test.storage.getVolume("v");
+  const appender = new Appender(test.test.database, pool, STORAGE_LIMITS, () => new Date(), () => {});
+  const blockCount = THROUGH_BLOCKS_MAX / 2;
+  const append = (lba: number) => {
+    const writes = checkWrites([write(lba, 1, blockCount)], pool);
+    const sizeBytes = blockCount * BLOCK_BYTES;
+    return appender.append({ ...TESTER, volumeId, writes, sizeBytes, weightBytes: sizeBytes });
+  };
+  await Promise.all([append(0), append(blockCount), append(2 * blockCount)]);
+  assertEquals((await positionsOf(test)).dirtyEntries, 0);
 });
