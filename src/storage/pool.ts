@@ -18,6 +18,7 @@ import { isUniqueViolation } from "../database/connection_error.ts";
 import { bigintLiteral, uuidLiteral } from "../database/literal.ts";
 import {
   auditHeads,
+  cache,
   devices,
   eventHeads,
   flushPolicies,
@@ -211,7 +212,12 @@ function selectStatus(database: Connection) {
     sequenceAppended: poolHeads.sequenceAppended,
     bytesAppended: poolHeads.bytesAppended,
     entriesThrough: poolHeads.entriesThrough,
-    sequenceFlushed: poolTails.sequenceFlushed,
+    // What was written through, no flusher has come by.
+    sequenceFlushed: sql<number>`coalesce((
+      select ${cache.sequence} - 1 from ${cache}
+      where ${cache.poolId} = ${pools.poolId} and ${cache.sequence} > ${poolTails.sequenceFlushed}
+      order by ${cache.sequence} limit 1
+    ), ${poolHeads.sequenceAppended})`,
     entriesFlushed: poolTails.entriesFlushed,
     bytesFlushed: poolTails.bytesFlushed,
     deviceCount: sql<number>`(select count(*) from ${devices} where ${devices.poolId} = ${pools.poolId})`,
@@ -329,7 +335,6 @@ function requirePoolShape({ blockSizeBytes, segmentBlocks, cacheBytesMax }: NewP
 
 function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolStatus {
   const { poolId, name, blockSizeBytes, segmentBlocks, cacheBytesMax, createdAt } = row;
-  const dirtyEntries = row.sequenceAppended - row.entriesThrough - row.entriesFlushed;
   return {
     poolId,
     name,
@@ -345,10 +350,9 @@ function toStatus(row: Awaited<ReturnType<typeof selectStatus>>[number]): PoolSt
     segmentCount: row.segmentCount,
     freeSegments: row.segmentCount - row.takenSegments,
     mappedBytes: row.takenSegments * segmentBlocks * blockSizeBytes,
-    dirtyEntries,
+    dirtyEntries: row.sequenceAppended - row.entriesThrough - row.entriesFlushed,
     dirtyBytes: row.bytesAppended - row.bytesFlushed,
     sequenceAppended: row.sequenceAppended,
-    // What was written through, no flusher has come by.
-    sequenceFlushed: dirtyEntries === 0 ? row.sequenceAppended : row.sequenceFlushed,
+    sequenceFlushed: row.sequenceFlushed,
   };
 }

@@ -184,3 +184,16 @@ Deno.test("writes that together are more than is written through at once meet no
   await Promise.all([append(0), append(blockCount), append(2 * blockCount)]);
   assertEquals((await positionsOf(test)).dirtyEntries, 0);
 });
+
+Deno.test("the flushed position of a pool never goes back behind what was written through", async () => {
+  await using test = await prepare("write-through");
+  for (let stamp = 1; stamp <= 5; stamp++) {
+    await test.storage.append(TESTER, "v", undefined, [write(0, stamp)]);
+  }
+  await test.storage.changePool(TESTER, "main", { cacheMode: "write-back" });
+  assertEquals((await positionsOf(test)).sequenceFlushed, 5);
+  await test.storage.append(TESTER, "v", undefined, [write(0, 6)]);
+  assertEquals((await positionsOf(test)).sequenceFlushed, 5);
+  await test.drain();
+  assertEquals((await positionsOf(test)).sequenceFlushed, 6);
+});
