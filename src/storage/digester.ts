@@ -74,10 +74,8 @@ export class Digester {
   /** One step of each job that it has; answers whether any went on. */
   async sweep(): Promise<boolean> {
     const { clock, limits: { digestLeaseMs } } = this.options;
-    const at = clock();
-    const until = new Date(at.getTime() + digestLeaseMs);
     let progressed = false;
-    for (const digestion of await claimDigestions(this.database, this.#workerId, at, until)) {
+    for (const digestion of await claimDigestions(this.database, this.#workerId, clock(), digestLeaseMs)) {
       if (this.#loop.isStopping) break;
       progressed = await this.#step(digestion) || progressed;
     }

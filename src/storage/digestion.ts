@@ -20,7 +20,7 @@
  * Locks, in this order: the snapshot, the job, the pool's audit or its events. The pool itself is not locked.
  */
 
-import { and, asc, eq, inArray, isNull, lte, or } from "drizzle-orm";
+import { and, asc, eq, gt, inArray, isNull, lte, or } from "drizzle-orm";
 import { type Database, transact, type Transaction } from "../database/client.ts";
 import { digestions } from "../database/schema.ts";
 import { StorageError } from "../errors.ts";
@@ -55,6 +55,8 @@ export class DigestionLostError extends Error {}
 
 /** Jobs that a worker takes at once, one step of each in turn; the others are left to others. */
 const CLAIMED_MAX = 4;
+/** Leases that the clocks of two workers may be apart. */
+const LEASES_MAX = 2;
 /** Faults that an event tells of. */
 const TOLD_FAULTS_MAX = 16;
 
@@ -228,16 +230,26 @@ export async function verifySnapshot(
 
 // Verbs of workers
 
-/** Takes jobs that nobody is at, begun ones first and then new ones, or puts off the lease of those that this worker has. */
+/**
+ * Takes jobs that nobody is at, begun ones first and then new ones, or puts off the lease of those that this worker has. A lease that
+ * ends later than any could is from before the clock was set back: nobody may be at it, and whoever is finds that it lost it.
+ */
 export async function claimDigestions(
   database: Database,
   workerId: string,
   at: Date,
-  until: Date,
+  leaseMs: number,
 ): Promise<Digestion[]> {
+  const until = new Date(at.getTime() + leaseMs);
+  const beyond = new Date(at.getTime() + LEASES_MAX * leaseMs);
   await insertYoungest(database, at);
   const { poolId, snapshotId, leasedUntil } = digestions;
-  const isFree = or(isNull(leasedUntil), lte(leasedUntil, at), eq(digestions.workerId, workerId));
+  const isFree = or(
+    isNull(leasedUntil),
+    lte(leasedUntil, at),
+    gt(leasedUntil, beyond),
+    eq(digestions.workerId, workerId),
+  );
   const chosen = database.select({ snapshotId }).from(digestions).where(isFree)
     .orderBy(asc(digestions.createdAt), asc(poolId), asc(snapshotId)).limit(CLAIMED_MAX);
   const rows = await database.update(digestions).set({ workerId, leasedUntil: until })

@@ -200,7 +200,7 @@ Deno.test("a worker that ends a step after another has taken its job changes not
   let lost = 0;
   for (; (await bench.storage.getSnapshot(snapshotId)).verification?.running; lost++) {
     const slow = crypto.randomUUID();
-    const [digestion] = await claimDigestions(database, slow, bench.clock.at, later());
+    const [digestion] = await claimDigestions(database, slow, bench.clock.at, STORAGE_LIMITS.digestLeaseMs);
     bench.clock.at = later();
     const other = bench.createDigester();
     await other.sweep();
@@ -232,6 +232,16 @@ Deno.test("the youngest snapshot is next, what has begun is finished first, and 
   assertEquals((await listVerified(bench)).map(({ snapshotId }) => snapshotId), [second, third, first]);
 });
 
+Deno.test("a digestion that was killed before the clock was set back is taken up at once, not when the old lease ends", async () => {
+  await using bench = await createBench();
+  const contents = await fillVolumes(bench);
+  const snapshotId = await seal(bench);
+  await bench.createDigester().sweep();
+  bench.clock.at = new Date(bench.clock.at.getTime() - 3_600_000);
+  await digestAll(bench.createDigester());
+  assertEquals(toDigests(await bench.storage.getSnapshot(snapshotId)), expected(contents));
+});
+
 Deno.test("workers share what there is: none reads what another has", async () => {
   await using bench = await createBench();
   await fillVolumes(bench);
@@ -242,8 +252,9 @@ Deno.test("workers share what there is: none reads what another has", async () =
     cacheBytesMax: 2 ** 20,
   });
   const mine = await seal(bench);
-  const later = new Date(bench.clock.at.getTime() + STORAGE_LIMITS.digestLeaseMs);
-  const claim = (worker: string) => claimDigestions(bench.test.database, worker, bench.clock.at, later);
+  const { digestLeaseMs } = STORAGE_LIMITS;
+  const claim = (worker: string) =>
+    claimDigestions(bench.test.database, worker, bench.clock.at, digestLeaseMs);
   const [a, b] = [crypto.randomUUID(), crypto.randomUUID()];
   assertEquals((await claim(a)).map(({ snapshotId }) => snapshotId), [mine]);
   const theirs = await seal(bench, { pool: "other" });
@@ -277,7 +288,7 @@ Deno.test("what is deleted between reading and telling is lost, not told", async
   const gone = await seal(bench);
   const { database } = bench.test;
   const worker = crypto.randomUUID();
-  const [digestion] = await claimDigestions(database, worker, bench.clock.at, bench.clock.at);
+  const [digestion] = await claimDigestions(database, worker, bench.clock.at, 0);
   await bench.storage.deleteSnapshot(TESTER, gone);
   assertEquals(
     await endVolume(database, digestion, worker, { digest: new Uint8Array(32) }, bench.clock.at),

@@ -386,9 +386,9 @@ class History {
     if (worker === "digester") {
       // It has begun, and is killed before a step is recorded; the lease runs out.
       const at = toMoment(this.clock.minutes);
-      this.clock.minutes += Math.ceil(STORAGE_LIMITS.digestLeaseMs / 60_000);
-      const until = toMoment(this.clock.minutes);
-      return void await claimDigestions(this.test.test.database, crypto.randomUUID(), at, until);
+      const leaseMs = STORAGE_LIMITS.digestLeaseMs;
+      this.clock.minutes += Math.ceil(leaseMs / 60_000);
+      return void await claimDigestions(this.test.test.database, crypto.randomUUID(), at, leaseMs);
     }
     const pool = await this.test.storage.getPool("main");
     const at = toMoment(this.clock.minutes);
