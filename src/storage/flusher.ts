@@ -69,22 +69,27 @@ interface DirtyPool {
   readonly queue: QueueState;
 }
 
-/** Entries are looked at only where a policy asks for it. */
+/**
+ * Entries are looked at only where a policy asks for it. What is flushed then counts up to the oldest of them: behind what was written
+ * through, the flusher's own position is left far behind what was asked for.
+ */
 async function selectDirtyPools(database: Database): Promise<DirtyPool[]> {
   const rows = await database.$client<DirtyRow[]>`
-    select p.*, f.policy, f.sequence_asked, t.sequence_flushed, h.bytes_appended - t.bytes_flushed as dirty_bytes,
-      h.cache_mode,
+    select p.*, f.policy, f.sequence_asked, coalesce(oldest.sequence - 1, t.sequence_flushed) as sequence_flushed,
+      h.bytes_appended - t.bytes_flushed as dirty_bytes, h.cache_mode,
       f.policy ->> 'kind' <> 'at-once' and exists (
         select from cache c where c.pool_id = p.pool_id and c.kind = 'marker'
       ) as has_marker,
-      case when f.policy ->> 'kind' <> 'at-once' then (
-        select c.appended_at from cache c where c.pool_id = p.pool_id and c.sequence > t.sequence_flushed
-        order by c.sequence limit 1
-      ) end as oldest_at
+      oldest.appended_at as oldest_at
     from pools p
     join pool_heads h on h.pool_id = p.pool_id
     join pool_tails t on t.pool_id = p.pool_id
     join flush_policies f on f.pool_id = p.pool_id
+    left join lateral (
+      select c.sequence, c.appended_at from cache c
+      where c.pool_id = p.pool_id and c.sequence > t.sequence_flushed and f.policy ->> 'kind' <> 'at-once'
+      order by c.sequence limit 1
+    ) oldest on true
     where h.sequence_appended - h.entries_through > t.entries_flushed`;
   return rows.map(toDirtyPool);
 }

@@ -115,6 +115,19 @@ Deno.test("who waits for a flush gets it at once whatever the policy, from a flu
   assertEquals([sequenceFlushed, (await other.getPool("main")).dirtyEntries], [3, 0]);
 });
 
+Deno.test("a flush that was asked for behind what was written through is over with it", async () => {
+  await using bed = await prepare(INTERVAL);
+  const { storage } = bed.test;
+  await storage.changePool(TESTER, "main", { cacheMode: "write-through" });
+  for (let lba = 0; lba < 3; lba++) await bed.append(lba);
+  assertEquals((await storage.flushPool("main", AbortSignal.timeout(60_000))).sequenceFlushed, 3);
+  await storage.changePool(TESTER, "main", { cacheMode: "write-back" });
+  await bed.append(3);
+  assertEquals(await bed.look(), 1);
+  bed.clock.ms = 5_000;
+  assertEquals(await bed.look(), 0);
+});
+
 Deno.test("a cache that fills is flushed whatever the policy, before writes are slowed", async () => {
   await using bed = await prepare({ kind: "interval", intervalMs: 600_000 });
   const blocks = STORAGE_LIMITS.flushPressureShare * CACHE_BYTES_MAX / BLOCK_BYTES;
