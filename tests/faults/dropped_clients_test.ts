@@ -8,6 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Client } from "../support/client.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { until } from "../support/door.ts";
+import { readHeld } from "../support/held.ts";
 import { startServerProcess, TEST_TOKEN, type TestServer } from "../support/server.ts";
 
 const DROPS = 10_000;
@@ -90,20 +91,6 @@ async function dropMany(server: TestServer, count: number): Promise<void> {
   }
 }
 
-interface Held {
-  readonly handles: number;
-  readonly memoryBytes: number;
-}
-
-/** Linux tells what a process holds, to its own programs; elsewhere nothing does. */
-async function readHeld({ pid }: TestServer): Promise<Held> {
-  if (Deno.build.os !== "linux") return { handles: 0, memoryBytes: 0 };
-  const args = ["-c", `ls /proc/${pid}/fd | wc -l; grep VmRSS /proc/${pid}/status`];
-  const { stdout } = await new Deno.Command("/bin/sh", { args }).output();
-  const [handles, memory] = new TextDecoder().decode(stdout).match(/\d+/g) ?? [];
-  return { handles: Number(handles), memoryBytes: Number(memory) * 1024 };
-}
-
 async function countSubscribers({ url }: TestServer): Promise<number> {
   const response = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${TEST_TOKEN}` } });
   return Number(/^snapmark_websockets_open (\d+)$/m.exec(await response.text())?.[1]);
@@ -129,7 +116,7 @@ Deno.test(`${DROPS} clients that drop their connections in the middle, beside ${
   // What is made once: compiled code, sessions, tables of connections.
   await dropMany(server, WARM_UP_DROPS);
   await until(async () => await countSubscribers(server) === 0);
-  const before = await readHeld(server);
+  const before = await readHeld(server.pid);
   const { sequenceAppended } = await client.getPool("main");
 
   const silent: Deno.TcpConn[] = [];
@@ -140,8 +127,8 @@ Deno.test(`${DROPS} clients that drop their connections in the middle, beside ${
   for (const connection of silent) connection.close();
 
   await until(async () => await countSubscribers(server) === 0);
-  await until(async () => (await readHeld(server)).handles <= before.handles + HANDLES_MORE_MAX);
-  const after = await readHeld(server);
+  await until(async () => (await readHeld(server.pid)).handles <= before.handles + HANDLES_MORE_MAX);
+  const after = await readHeld(server.pid);
   assert(
     after.memoryBytes <= before.memoryBytes + MEMORY_MORE_BYTES_MAX,
     `it held ${before.memoryBytes} bytes, and holds ${after.memoryBytes}`,

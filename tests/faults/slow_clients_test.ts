@@ -11,6 +11,7 @@ import { HTTP_LIMITS } from "../../src/config.ts";
 import { Client } from "../support/client.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { until } from "../support/door.ts";
+import { type Held, readHeld } from "../support/held.ts";
 import { startServerProcess, TEST_TOKEN, type TestServer } from "../support/server.ts";
 
 const MIB = 1024 * 1024;
@@ -26,20 +27,6 @@ const EVENTS = 5_000;
 const EVENT_BYTES = 5_000;
 /** With the ten seconds that a subscriber may leave anything unread. */
 const CUT_OFF_MS_MAX = 90_000;
-
-interface Held {
-  readonly handles: number;
-  readonly memoryBytes: number;
-}
-
-/** Linux tells what a process holds, to its own programs; elsewhere nothing does. */
-async function readHeld({ pid }: TestServer): Promise<Held> {
-  if (Deno.build.os !== "linux") return { handles: 0, memoryBytes: 0 };
-  const args = ["-c", `ls /proc/${pid}/fd | wc -l; grep VmRSS /proc/${pid}/status`];
-  const { stdout } = await new Deno.Command("/bin/sh", { args }).output();
-  const [handles, memory] = new TextDecoder().decode(stdout).match(/\d+/g) ?? [];
-  return { handles: Number(handles), memoryBytes: Number(memory) * 1024 };
-}
 
 async function call({ url }: TestServer, method: string, path: string, json?: unknown) {
   const response = await fetch(`${url}${path}`, {
@@ -92,7 +79,7 @@ async function assertServed(client: Client): Promise<void> {
 }
 
 async function assertBounded(server: TestServer, before: Held, what: string): Promise<void> {
-  const { memoryBytes } = await readHeld(server);
+  const { memoryBytes } = await readHeld(server.pid);
   assert(
     memoryBytes <= before.memoryBytes + MEMORY_MORE_BYTES_MAX,
     `it held ${before.memoryBytes} bytes, and with ${what} ${memoryBytes}`,
@@ -102,7 +89,7 @@ async function assertBounded(server: TestServer, before: Held, what: string): Pr
 async function untilFree(server: TestServer, before: Held): Promise<void> {
   await until(async () => await readFigure(server, "http_requests_under_way") === 0);
   assertEquals(await readFigure(server, "http_held_bytes"), 0);
-  await until(async () => (await readHeld(server)).handles <= before.handles + HANDLES_MORE_MAX);
+  await until(async () => (await readHeld(server.pid)).handles <= before.handles + HANDLES_MORE_MAX);
 }
 
 /** Each has its buffers filled first, and then its time; so this may take longer than other conditions. */
@@ -131,7 +118,7 @@ Deno.test("slow bodies, and downloads and WebSockets that are never read, cost n
   await client.snapshot({ volumes: ["v"], name: "s" });
   await assertServed(client);
   const token = await createToken(server, "slow");
-  const before = await readHeld(server);
+  const before = await readHeld(server.pid);
 
   // 1. Bodies that do not come to their end
   const uploads = await Promise.all(Array.from({ length: UPLOADS }, () => uploadAlmost(server, token)));

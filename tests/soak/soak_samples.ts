@@ -4,6 +4,7 @@
  */
 
 import { closeDatabase, type Database, openDatabase } from "../../src/database/client.ts";
+import { readHeld } from "../support/held.ts";
 import { BLOCK_BYTES } from "./volume_log.ts";
 
 export interface Sample {
@@ -81,16 +82,6 @@ interface StoredRow {
   file_bytes: number;
   blocks: number;
   reclaims: number;
-}
-
-/** Linux tells what a process holds, to its own programs; elsewhere nothing does. */
-async function readHeld(pid: number): Promise<{ memoryBytes: number; handles: number }> {
-  if (Deno.build.os !== "linux") return { handles: 0, memoryBytes: 0 };
-  const args = ["-c", `ls /proc/${pid}/fd | wc -l; grep VmRSS /proc/${pid}/status`];
-  const { stdout } = await new Deno.Command("/bin/sh", { args, stderr: "null" }).output();
-  const [handles, memory] = new TextDecoder().decode(stdout).match(/\d+/g) ?? [];
-  if (memory === undefined) throw new Error(`Cannot look at process ${pid}`);
-  return { handles: Number(handles), memoryBytes: Number(memory) * 1024 };
 }
 
 /** The medians of the first and the last third behind the warm-up, of each figure. */
