@@ -44,6 +44,12 @@ const FAULTS: Readonly<Record<string, DatabaseFault>> = {
   "58030": "unreachable",
 };
 
+/**
+ * Where PostgreSQL says that a standby has no unlogged tables. The code, of all features that there are not, says too little:
+ * a plan whose columns have changed has it too.
+ */
+const STANDBY = { code: "0A000", routine: "get_relation_info" };
+
 /** What the system and postgres.js call it when nobody answers, or whoever did is gone. */
 const LOST_CODES = new Set([
   "CONNECT_TIMEOUT",
@@ -65,9 +71,9 @@ const ENDING = new Set(["FATAL", "PANIC"]);
 
 /** What `error` comes down to; nothing where it is not a fault of the database. */
 export function findFault(error: unknown): DatabaseFault | undefined {
-  const { code } = errorFields(error);
+  const { code, routine } = errorFields(error);
   if (code === undefined) return undefined;
-  if (LOST_CODES.has(code)) return "unreachable";
+  if (LOST_CODES.has(code) || (code === STANDBY.code && routine === STANDBY.routine)) return "unreachable";
   if (!/^[0-9A-Z]{5}$/.test(code)) return undefined;
   return FAULTS[code] ?? FAULTS[code.slice(0, 3)] ?? FAULTS[code.slice(0, 2)];
 }
@@ -88,6 +94,8 @@ interface ErrorFields {
   readonly code?: string;
   readonly severity?: string;
   readonly constraint_name?: string;
+  /** The function of PostgreSQL's source that has raised it. */
+  readonly routine?: string;
 }
 
 /** drizzle wraps PostgreSQL's error as the cause of its own. */
