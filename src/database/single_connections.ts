@@ -37,7 +37,7 @@ export class SingleConnections {
     try {
       return await body(client);
     } catch (error) {
-      lost = isConnectionLost(error);
+      lost = isConnectionLost(error) || isConnectionLost((error as Error).cause);
       throw error;
     } finally {
       this.#giveBack(client, lost);
