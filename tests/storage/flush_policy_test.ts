@@ -54,6 +54,9 @@ Deno.test("judgeFlush() lets entries rest up to the policy's age and depth, and 
   const judge = (change: Partial<QueueState>) => judgeFlush({ ...queue, ...change }, at, STORAGE_LIMITS);
   assertEquals(judge({}), "resting");
   assertEquals(judge({ oldestAt: new Date(START - 1_000) }), "due");
+  // By a clock that was set back since.
+  assertEquals(judge({ oldestAt: new Date(START + 999) }), "resting");
+  assertEquals(judge({ oldestAt: new Date(START + 1_000) }), "due");
   assertEquals(judge({ dirtyBytes: 400 }), "due");
   assertEquals(judge({ hasMarker: true }), "asked");
   assertEquals(judge({ sequenceAsked: 8 }), "asked");
