@@ -1,13 +1,13 @@
 /**
  * The copier: a worker that takes steps of copies ({@linkcode stepCopy}), one of each copy that it has, as long as there are any.
  *
- * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run.
  * What one was at is taken up by another when its lease is over, or at once when it was stopped. Between two rounds it rests as
  * long as the round took, so that it leaves half of what it could take to others.
  */
 
 import type { Database } from "../database/client.ts";
 import type { Appender } from "./appender.ts";
+import { SweepingWorker } from "./background_worker.ts";
 import { claimCopies, type Copy, CopyLostError, failCopy, releaseCopies } from "./copy.ts";
 import { stepCopy } from "./copy_step.ts";
 import { PASSING_FAULTS, toStorageError } from "./fault.ts";
@@ -15,7 +15,6 @@ import { createId } from "./identifier.ts";
 import type { StorageLimits } from "./limits.ts";
 import type { Pool } from "./pool.ts";
 import { isPassing } from "./staged_writer.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
 
 export interface CopierOptions {
   readonly limits: StorageLimits;
@@ -28,22 +27,20 @@ export interface CopierOptions {
   readonly onFault: (error: unknown) => void;
 }
 
-export class Copier {
-  readonly #loop: WorkLoop;
+/** Rest for each millisecond of work. */
+const REST_SHARE = 1;
+
+export class Copier extends SweepingWorker {
   readonly #workerId = createId();
 
   constructor(private readonly database: Database, private readonly options: CopierOptions) {
-    const { limits: { copyPollMs }, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: copyPollMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
+    const { limits: { copyPollMs: pollMs }, onFault } = options;
+    super({ pollMs, restShare: REST_SHARE, onFault });
   }
 
   /** Ends after the step in hand, and leaves its copies to others. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
+  override async stop(): Promise<void> {
+    await super.stop();
     try {
       await releaseCopies(this.database, this.#workerId);
     } catch (error) {
@@ -52,17 +49,12 @@ export class Copier {
     }
   }
 
-  /** Tells it that there is something to copy. */
-  wake(): void {
-    this.#loop.wake();
-  }
-
   /** One step of each copy that it has; answers whether any went on. */
   async sweep(): Promise<boolean> {
     const { clock, limits: { copyLeaseMs } } = this.options;
     let progressed = false;
     for (const copy of await claimCopies(this.database, this.#workerId, clock(), copyLeaseMs)) {
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
       progressed = await this.#step(copy) || progressed;
     }
     return progressed;
@@ -105,12 +97,5 @@ export class Copier {
   #context() {
     const { limits, clock, appenderOf } = this.options;
     return { database: this.database, limits, clock, appenderOf, workerId: this.#workerId };
-  }
-
-  async #round(): Promise<Rest> {
-    const startedAt = performance.now();
-    const progressed = await this.sweep();
-    const { copyPollMs } = this.options.limits;
-    return progressed ? { ms: performance.now() - startedAt } : { ms: copyPollMs };
   }
 }

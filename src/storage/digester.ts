@@ -2,12 +2,12 @@
  * The digester: a worker that reads sealed snapshots as a whole, step by step ({@linkcode Digestion}): once each for its digest, and
  * again where somebody asks whether the blocks are still what the digest says.
  *
- * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run. What one
- * was at is taken up by another when its lease is over, or at once when it was stopped. Nobody waits for it, so between two rounds it
- * rests four times as long as the round took.
+ * What one was at is taken up by another when its lease is over, or at once when it was stopped. Nobody waits for it, so between two
+ * rounds it rests four times as long as the round took.
  */
 
 import type { Database } from "../database/client.ts";
+import { SweepingWorker } from "./background_worker.ts";
 import { finishDigest } from "./contents_digest.ts";
 import { extendDigest, openCovered } from "./digested_contents.ts";
 import {
@@ -26,7 +26,6 @@ import type { StorageLimits } from "./limits.ts";
 import { type Observer, UNOBSERVED } from "./observer.ts";
 import { getPool } from "./pool.ts";
 import { getCovered } from "./snapshot.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
 
 export interface DigesterOptions {
   readonly limits: Pick<StorageLimits, "digestStepBytes" | "digestLeaseMs" | "digestPollMs">;
@@ -42,22 +41,17 @@ const REST_SHARE = 4;
 /** A step's outcome: it goes on inside the volume, or the volume is through. */
 type StepOutcome = { readonly position: number; readonly chain: Uint8Array } | FoundVolume;
 
-export class Digester {
-  readonly #loop: WorkLoop;
+export class Digester extends SweepingWorker {
   readonly #workerId = createId();
 
   constructor(private readonly database: Database, private readonly options: DigesterOptions) {
-    const { limits: { digestPollMs }, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: digestPollMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
+    const { limits: { digestPollMs: pollMs }, onFault } = options;
+    super({ pollMs, restShare: REST_SHARE, onFault });
   }
 
   /** Ends after the step in hand, and leaves its jobs to others. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
+  override async stop(): Promise<void> {
+    await super.stop();
     try {
       await releaseDigestions(this.database, this.#workerId);
     } catch (error) {
@@ -66,17 +60,12 @@ export class Digester {
     }
   }
 
-  /** Tells it that a snapshot is to be read. */
-  wake(): void {
-    this.#loop.wake();
-  }
-
   /** One step of each job that it has; answers whether any went on. */
   async sweep(): Promise<boolean> {
     const { clock, limits: { digestLeaseMs } } = this.options;
     let progressed = false;
     for (const digestion of await claimDigestions(this.database, this.#workerId, clock(), digestLeaseMs)) {
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
       progressed = await this.#step(digestion) || progressed;
     }
     return progressed;
@@ -104,8 +93,10 @@ export class Digester {
     } catch (error) {
       const known = toStorageError(error);
       if (known?.code === "snapshot-not-found") return "gone";
-      this.options.onFault(error);
-      if (known !== undefined && PASSING_FAULTS.has(known.code)) return "passing";
+      const goesBy = known !== undefined && PASSING_FAULTS.has(known.code);
+      // Known damage is told when the snapshot is through.
+      if (known === undefined || goesBy) this.options.onFault(error);
+      if (goesBy) return "passing";
       return { fault: known?.message ?? "The server failed at reading it; its log has the details" };
     }
   }
@@ -132,12 +123,5 @@ export class Digester {
       volumeId === undefined ? detail : `${volumeId}: ${detail}`
     );
     onFault(new Error(`Cannot vouch for snapshot ${digestion.snapshotId}: ${told.join("; ")}`));
-  }
-
-  async #round(): Promise<Rest> {
-    const startedAt = performance.now();
-    const progressed = await this.sweep();
-    const { digestPollMs } = this.options.limits;
-    return { ms: progressed ? REST_SHARE * (performance.now() - startedAt) : digestPollMs };
   }
 }

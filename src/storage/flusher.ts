@@ -17,6 +17,7 @@
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { BackgroundWorker } from "./background_worker.ts";
 import type { CacheMode } from "./cache_mode.ts";
 import { type Flushed, type FlushPoint, flushStep } from "./flush.ts";
 import {
@@ -30,7 +31,7 @@ import {
 import type { StorageLimits } from "./limits.ts";
 import { type Observer, UNOBSERVED } from "./observer.ts";
 import type { Pool } from "./pool.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
+import type { Rest } from "./work_loop.ts";
 
 /** How much one more step weighs in the rate that ETAs are told from. */
 const RATE_WEIGHT = 0.2;
@@ -148,8 +149,7 @@ interface Pace {
   toldAt: number;
 }
 
-export class Flusher {
-  readonly #loop: WorkLoop;
+export class Flusher extends BackgroundWorker {
   readonly #paces = new Map<string, Pace>();
   /** Whether more is to be expected at once: a step was large, or there are markers. */
   #busy = false;
@@ -159,7 +159,7 @@ export class Flusher {
 
   constructor(private readonly database: Database, private readonly options: FlusherOptions) {
     const { limits, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: limits.flushRetryMs, onFault });
+    super({ retryMs: limits.flushRetryMs, onFault });
   }
 
   /** When the flusher last found the database and looked at every pool. */
@@ -167,24 +167,9 @@ export class Flusher {
     return this.#sweptAt;
   }
 
-  /** Starts sweeping; ends with {@linkcode Flusher.stop}. */
-  start(): void {
-    this.#loop.start();
-  }
-
-  /** Ends after the step in hand. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
-  }
-
-  /** Tells the flusher that somebody waits: for a marker, or for a flush. */
-  wake(): void {
-    this.#loop.wake();
-  }
-
   /** Tells the flusher that there is something to do, though nobody waits for it. */
   nudge(): void {
-    this.#loop.nudge();
+    this.loop.nudge();
   }
 
   /**
@@ -203,14 +188,14 @@ export class Flusher {
       } catch (error) {
         faults.push(error);
       }
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
     }
     if (faults.length > 0) throw faults.length === 1 ? faults[0] : new AggregateError(faults);
     this.#sweptAt = this.options.clock();
     return progressed;
   }
 
-  async #round(): Promise<Rest> {
+  protected async round(): Promise<Rest> {
     const { flushPollMs, flushGatherMs } = this.options.limits;
     this.#busy = this.#resting = false;
     // Each append would wake it for entries that are to wait.

@@ -2,15 +2,14 @@
  * The reclaimer: a worker that takes reclaim steps, one in each pool that has something to reclaim, as long as there is; and
  * drops what was staged by who is gone.
  *
- * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may
- * run. Between two steps it rests four times as long as the step took, so it takes a fifth of what a pool's tail and a processor
+ * Between two steps it rests four times as long as the step took, so it takes a fifth of what a pool's tail and a processor
  * can do, and whoever writes hardly notices it.
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { SweepingWorker } from "./background_worker.ts";
 import { type Observer, UNOBSERVED } from "./observer.ts";
 import { reclaimStep } from "./reclaim.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
 import { dropOverdueStagings } from "./staging.ts";
 
 /** Rest for each millisecond of work. */
@@ -31,26 +30,10 @@ async function selectPools({ $client }: Database): Promise<string[]> {
   return rows.map((row) => row.pool_id);
 }
 
-export class Reclaimer {
-  readonly #loop: WorkLoop;
-
+export class Reclaimer extends SweepingWorker {
   constructor(private readonly database: Database, private readonly options: ReclaimerOptions) {
     const { pollMs, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: pollMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  /** Ends after the step in hand. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
-  }
-
-  /** Tells it that there is something to reclaim. */
-  wake(): void {
-    this.#loop.wake();
+    super({ pollMs, restShare: REST_SHARE, restMsMax: pollMs, onFault });
   }
 
   /** One step in each pool; answers whether any did something. */
@@ -58,18 +41,11 @@ export class Reclaimer {
     const { observer = UNOBSERVED } = this.options;
     let progressed = await dropOverdueStagings(this.database, this.options.clock());
     for (const poolId of await selectPools(this.database)) {
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
       const step = await transact(this.database, (tx) => reclaimStep(tx, poolId, this.options.clock()));
       observer.reclaimed(step.segmentsReturned);
       progressed ||= !step.idle;
     }
     return progressed;
-  }
-
-  async #round(): Promise<Rest> {
-    const startedAt = performance.now();
-    const progressed = await this.sweep();
-    const { pollMs } = this.options;
-    return { ms: progressed ? Math.min(pollMs, REST_SHARE * (performance.now() - startedAt)) : pollMs };
   }
 }

@@ -1,21 +1,21 @@
 /**
  * The scheduler: a worker that takes the runs that are due, and steps of what the rules of schedules no longer keep.
  *
- * It sleeps until the next run is due, and looks at least every poll, for another process may have made a schedule meanwhile.
- * It runs wherever a flusher runs and keeps nothing in memory: it may be killed at any time, and any number may run. What goes
- * wrong with one schedule holds up no other.
+ * It sleeps until the next run is due, and looks at least every poll, for another process may have made a schedule meanwhile. What
+ * goes wrong with one schedule holds up no other.
  *
  * A clock that jumps ahead makes one run due of each schedule, as a process that slept does. When it is set back again, the
  * runs that were put off by it are due as they were.
  */
 
 import type { Database } from "../database/client.ts";
+import { BackgroundWorker } from "./background_worker.ts";
 import { ClockWatch } from "./clock_watch.ts";
 import type { ScheduleKey } from "./schedule.ts";
 import { mendRuns } from "./schedule_mend.ts";
 import { retainStep } from "./schedule_retention.ts";
 import { type RunContext, runDue } from "./schedule_run.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
+import type { Rest } from "./work_loop.ts";
 
 export interface SchedulerOptions extends RunContext {
   /** Told of a fault; it goes on. */
@@ -68,30 +68,15 @@ function toKey(row: KeyRow): ScheduleKey {
   return { poolId: row.pool_id, scheduleId: row.schedule_id };
 }
 
-export class Scheduler {
-  readonly #loop: WorkLoop;
+export class Scheduler extends BackgroundWorker {
   readonly #watch: ClockWatch;
   /** Whether runs may have been put off by a clock that was ahead. */
   #mendDue = false;
 
   constructor(private readonly database: Database, private readonly options: SchedulerOptions) {
-    this.#watch = new ClockWatch(options.clock);
     const { limits: { schedulePollMs: retryMs }, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  /** Ends after the run or step in hand. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
-  }
-
-  /** Tells it that a schedule was made or changed. */
-  wake(): void {
-    this.#loop.wake();
+    super({ retryMs, onFault });
+    this.#watch = new ClockWatch(options.clock);
   }
 
   /**
@@ -126,7 +111,7 @@ export class Scheduler {
     let progressed = false;
     const faults: unknown[] = [];
     for (const key of keys) {
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
       try {
         progressed = await act(key) || progressed;
       } catch (error) {
@@ -136,7 +121,7 @@ export class Scheduler {
     return { progressed, faults };
   }
 
-  async #round(): Promise<Rest> {
+  protected async round(): Promise<Rest> {
     const { limits: { schedulePollMs }, clock } = this.options;
     if (await this.sweep()) return { ms: 0 };
     const untilDue = await selectUntilDue(this.database, clock()) ?? schedulePollMs;

@@ -1,14 +1,13 @@
 /**
  * The scrubber: a worker that takes steps of scrubs, one of each that is running, as long as there are any.
  *
- * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run.
  * Between two rounds it rests four times as long as the round took, so whoever writes or reads hardly notices it.
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { SweepingWorker } from "./background_worker.ts";
 import type { StorageLimits } from "./limits.ts";
 import { type ScrubbedDevice, scrubStep } from "./scrub_step.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
 
 /** Rest for each millisecond of work. */
 const REST_SHARE = 4;
@@ -29,26 +28,10 @@ async function selectRunning({ $client }: Database): Promise<ScrubbedDevice[]> {
   return rows.map((row) => ({ poolId: row.pool_id, deviceId: row.device_id }));
 }
 
-export class Scrubber {
-  readonly #loop: WorkLoop;
-
+export class Scrubber extends SweepingWorker {
   constructor(private readonly database: Database, private readonly options: ScrubberOptions) {
-    const { limits: { scrubPollMs }, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: scrubPollMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  /** Ends after the step in hand. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
-  }
-
-  /** Tells it that there is something to scrub. */
-  wake(): void {
-    this.#loop.wake();
+    const { limits: { scrubPollMs: pollMs }, onFault } = options;
+    super({ pollMs, restShare: REST_SHARE, onFault });
   }
 
   /** One step of each scrub that is running; answers whether any went on. */
@@ -56,17 +39,10 @@ export class Scrubber {
     const { limits, clock } = this.options;
     let progressed = false;
     for (const device of await selectRunning(this.database)) {
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
       const went = await transact(this.database, (tx) => scrubStep(tx, device, { limits, at: clock() }));
       progressed ||= went;
     }
     return progressed;
-  }
-
-  async #round(): Promise<Rest> {
-    const startedAt = performance.now();
-    const progressed = await this.sweep();
-    const { scrubPollMs } = this.options.limits;
-    return { ms: progressed ? REST_SHARE * (performance.now() - startedAt) : scrubPollMs };
   }
 }

@@ -1,15 +1,15 @@
 /**
  * The space counter: a worker that counts what snapshots hold alone, where something has happened that may have changed it.
  *
- * It runs wherever a flusher runs, and keeps nothing in memory: it may be killed at any time, and any number of them may run. It
- * locks nothing that anybody waits for, and rests nine times as long as it worked, so a count is a tenth of a core at most.
+ * It locks nothing that anybody waits for, and rests nine times as long as it worked, so a count is a tenth of a core at most. A count
+ * that it was stopped at is begun again.
  */
 
 import { type Database, transact } from "../database/client.ts";
+import { SweepingWorker } from "./background_worker.ts";
 import type { Pool } from "./pool.ts";
 import { countSpace, listDueCounts, takeUncounted } from "./space.ts";
 import { markChanged } from "./space_change.ts";
-import { type Rest, WorkLoop } from "./work_loop.ts";
 
 /** Epochs, and snapshots, that one round takes of each pool. */
 const EPOCHS_MAX = 64;
@@ -35,21 +35,10 @@ async function selectPools({ $client }: Database): Promise<Pool[]> {
       or exists (select from snapshot_space x where x.pool_id = p.pool_id and x.changed > x.counted)`;
 }
 
-export class SpaceCounter {
-  readonly #loop: WorkLoop;
-
+export class SpaceCounter extends SweepingWorker {
   constructor(private readonly database: Database, private readonly options: SpaceCounterOptions) {
     const { pollMs, onFault } = options;
-    this.#loop = new WorkLoop(() => this.#round(), { retryMs: pollMs, onFault });
-  }
-
-  start(): void {
-    this.#loop.start();
-  }
-
-  /** Ends after the statement in hand; a count that is not through is begun again. */
-  async stop(): Promise<void> {
-    await this.#loop.stop();
+    super({ pollMs, restShare: REST_SHARE, restMsMin: pollMs, onFault });
   }
 
   /** Looks at each pool once; answers whether any had something to count. */
@@ -58,7 +47,7 @@ export class SpaceCounter {
     for (const pool of pools) {
       await this.#mark(pool);
       await this.#count(pool);
-      if (this.#loop.isStopping) break;
+      if (this.loop.isStopping) break;
     }
     return pools.length > 0;
   }
@@ -70,21 +59,14 @@ export class SpaceCounter {
         if (taken !== undefined) await markChanged(tx, poolId, taken);
         return taken;
       });
-      if (point === undefined || this.#loop.isStopping) return;
+      if (point === undefined || this.loop.isStopping) return;
     }
   }
 
   async #count(pool: Pool): Promise<void> {
     for (const due of await listDueCounts(this.database, pool.poolId, SNAPSHOTS_MAX)) {
-      await countSpace(this.database, pool, due, this.options.clock(), () => this.#loop.isStopping);
-      if (this.#loop.isStopping) return;
+      await countSpace(this.database, pool, due, this.options.clock(), () => this.loop.isStopping);
+      if (this.loop.isStopping) return;
     }
-  }
-
-  async #round(): Promise<Rest> {
-    const startedAt = performance.now();
-    const progressed = await this.sweep();
-    const { pollMs } = this.options;
-    return { ms: progressed ? Math.max(pollMs, REST_SHARE * (performance.now() - startedAt)) : pollMs };
   }
 }

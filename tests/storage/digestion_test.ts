@@ -350,7 +350,9 @@ Deno.test("verifySnapshot() tells of blocks that are not as their checksums say,
   await digestAll(bench.createDigester());
   await bench.test.database.$client`update blocks set data = set_byte(data, 8, 200) where data is not null`;
   await bench.storage.verifySnapshot(TESTER, snapshotId);
-  await digestAll(bench.createDigester({ onFault: () => {} }));
+  const faults: unknown[] = [];
+  await digestAll(bench.createDigester({ onFault: (error) => faults.push(error) }));
+  assertEquals(faults.length, 1);
   const { verification, volumes } = await bench.storage.getSnapshot(snapshotId);
   assertEquals(verification?.intact, false);
   for (const { fault } of volumes) assert(fault?.includes("are not as they were written"), fault);
