@@ -103,6 +103,7 @@ export const timelines = pgTable("timelines", {
   openEpoch: count("open_epoch").notNull().default(0),
   parentTimelineId: count("parent_timeline_id"),
   parentEpoch: count("parent_epoch"),
+  firstEpoch: count("first_epoch").notNull().default(0),
   volumeId: uuid("volume_id"),
   segmentsMapped: count("segments_mapped").notNull().default(0),
 }, (table) => [primaryKey({ columns: [table.poolId, table.timelineId] })]);
@@ -299,7 +300,7 @@ export const reclaims = pgTable("reclaims", {
   waiting: boolean("waiting").notNull().default(false),
   segmentsReturned: count("segments_returned").notNull().default(0),
   lookedAt: moment("looked_at").notNull(),
-  closed: boolean("closed").notNull().default(false),
+  kind: text("kind", { enum: ["reader", "closed", "merge"] }).notNull().default("reader"),
 }, (table) => [primaryKey({ columns: [table.poolId, table.reclaimId] })]);
 
 export const labels = pgTable("labels", {

@@ -37,7 +37,7 @@ import type { HeadMove } from "./head_move.ts";
 import { createId, requireName } from "./identifier.ts";
 import { insertLabels, type Labels } from "./label.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
-import { appendClosedReclaims } from "./reclaim.ts";
+import { appendClosedReclaims } from "./reclaim_task.ts";
 import { requireNewSnapshotName } from "./snapshot_name.ts";
 import { insertSpace } from "./space.ts";
 import { closeEpochs } from "./timeline.ts";

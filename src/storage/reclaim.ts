@@ -5,6 +5,7 @@
  * epoch, and a snapshot of selected blocks only the slots that they lie in. Two segments of one slot whose epochs lie between
  * the same two readers of that slot cannot be told apart: what the younger lacks is moved into it, and the older is free. Above
  * the youngest reader nothing is read at all. A timeline without readers goes as a whole, and was a reader of the one it started from.
+ * One that only one other reads is merged into it ({@linkcode stepMerge}), and then what that has overwritten of it is looked at.
  *
  * Why that needs no pool lock, and holds up no append:
  * - An epoch that is closed gets no more entries, and only segments of closed epochs are freed, when none of their entries is left in
@@ -25,18 +26,20 @@
 
 import type { Transaction } from "../database/client.ts";
 import { appendEvent } from "./event.ts";
-import { createId } from "./identifier.ts";
-import { lockTail } from "./pool.ts";
 import {
-  firstReader,
-  snapshotsReading,
-  timelinesReading,
-  wholeReaderBelow,
-  wholeReaderFrom,
-} from "./slot_reader.ts";
+  appendMerge,
+  appendReclaims,
+  deleteCoveredTasks,
+  deleteTask,
+  lockTask,
+  moveTask,
+  type ReclaimTask,
+} from "./reclaim_task.ts";
+import { firstReader, snapshotsReading, timelinesReading, wholeReaderBelow } from "./slot_reader.ts";
 import { countReturned } from "./space.ts";
 import { markChanged } from "./space_change.ts";
 import type { TimelinePoint } from "./timeline.ts";
+import { isMergeable, stepMerge } from "./timeline_merge.ts";
 
 /** Rows of the map that one step looks at. */
 const ROWS_MAX = 64;
@@ -50,55 +53,6 @@ export interface Reclaimed {
 
 // Statements
 
-interface Task {
-  reclaim_id: string;
-  timeline_id: number;
-  epoch: number;
-  done_epoch: number;
-  done_slot: number;
-  waiting: boolean;
-  segments_returned: number;
-  closed: boolean;
-}
-
-/**
- * The task that was left alone longest; or, when several readers of a timeline went that stood next to each other, the youngest of
- * their tasks that is still to come by all that this one would look at.
- */
-async function lockTask(tx: Transaction, poolId: string): Promise<Task | undefined> {
-  const { $client } = tx;
-  await lockTail(tx, poolId);
-  const [task] = await $client<Task[]>`
-    select t.reclaim_id, t.timeline_id, t.epoch, t.done_epoch, t.done_slot, t.waiting, t.segments_returned, t.closed
-    from (
-      select reclaim_id, timeline_id, epoch, closed from reclaims
-      where pool_id = ${poolId} order by looked_at, reclaim_id limit 1
-    ) first
-    join reclaims t on t.pool_id = ${poolId} and t.timeline_id = first.timeline_id and t.closed = first.closed
-    where t.reclaim_id = first.reclaim_id or (
-      not t.closed and (t.done_epoch < 0 or t.done_epoch > first.epoch) and t.epoch > first.epoch and t.epoch <= ${
-    wholeReaderFrom($client, poolId, $client`first.timeline_id`, $client`first.epoch`)
-  }
-    )
-    order by t.epoch desc, t.reclaim_id limit 1`;
-  return task;
-}
-
-/** Ends the tasks that are to look at nothing but what `task` is still to look at. Answers what they have returned. */
-async function deleteCoveredTasks(
-  tx: Transaction,
-  poolId: string,
-  { reclaim_id: reclaimId, timeline_id: timelineId, epoch, done_epoch: doneEpoch }: Task,
-  above: number,
-): Promise<number> {
-  const rows = await tx.$client<{ segments_returned: number }[]>`
-    delete from reclaims
-    where pool_id = ${poolId} and timeline_id = ${timelineId} and not closed and reclaim_id <> ${reclaimId}
-      and epoch > ${above} and epoch < ${doneEpoch < 0 ? epoch + 1 : doneEpoch}::bigint
-    returning segments_returned`;
-  return rows.reduce((sum, row) => sum + row.segments_returned, 0);
-}
-
 interface Readers {
   /** Somebody still reads all slots of just this epoch. */
   read: boolean;
@@ -111,7 +65,7 @@ interface Readers {
   segment_blocks: number;
 }
 
-async function selectReaders(tx: Transaction, poolId: string, task: Task): Promise<Readers> {
+async function selectReaders(tx: Transaction, poolId: string, task: ReclaimTask): Promise<Readers> {
   const { $client } = tx;
   const { timeline_id: timelineId, epoch } = task;
   const snapshots = snapshotsReading($client, poolId, timelineId);
@@ -148,9 +102,9 @@ interface Row {
 type LookedAt = Row | (Pick<Row, "at_epoch" | "at_slot"> & { segment_id: null });
 
 /** The next rows in question. */
-function candidates({ $client }: Transaction, poolId: string, task: Task, above: number) {
+function candidates({ $client }: Transaction, poolId: string, task: ReclaimTask, above: number) {
   const { timeline_id: timelineId, epoch, done_epoch: doneEpoch, done_slot: doneSlot } = task;
-  if (!task.closed) {
+  if (task.kind === "reader") {
     const [belowEpoch, belowSlot] = doneEpoch < 0 ? [epoch + 1, 0] : [doneEpoch, doneSlot];
     return $client`(
       select epoch as at_epoch, slot as at_slot, slot, epoch, segment_id, device_id from segment_map
@@ -183,7 +137,7 @@ function candidates({ $client }: Transaction, poolId: string, task: Task, above:
 async function selectRows(
   tx: Transaction,
   poolId: string,
-  task: Task,
+  task: ReclaimTask,
   readers: Readers,
 ): Promise<LookedAt[]> {
   const { $client } = tx;
@@ -202,7 +156,7 @@ async function selectRows(
         and epoch <= r.epoch
       order by epoch limit 1
     ) y on true
-    order by ${task.closed ? $client`m.at_slot` : $client`m.at_epoch desc, m.at_slot desc`}`;
+    order by ${task.kind === "closed" ? $client`m.at_slot` : $client`m.at_epoch desc, m.at_slot desc`}`;
 }
 
 /** What the younger segment has, it keeps. In the order of their keys, like all who write blocks. */
@@ -263,17 +217,6 @@ async function countOnDevices(tx: Transaction, poolId: string, rows: Row[]): Pro
     where d.pool_id = ${poolId} and d.device_id = r.device_id`;
 }
 
-async function moveTask(tx: Transaction, poolId: string, task: Task, at: Date): Promise<void> {
-  await tx.$client`
-    update reclaims set done_epoch = ${task.done_epoch}, done_slot = ${task.done_slot}, waiting = ${task.waiting},
-      segments_returned = ${task.segments_returned}, looked_at = ${at.toISOString()}
-    where pool_id = ${poolId} and reclaim_id = ${task.reclaim_id}`;
-}
-
-async function deleteTask(tx: Transaction, poolId: string, { reclaim_id: reclaimId }: Task): Promise<void> {
-  await tx.$client`delete from reclaims where pool_id = ${poolId} and reclaim_id = ${reclaimId}`;
-}
-
 /** Removes a timeline that maps nothing, and answers what it started from. */
 async function deleteTimeline(
   tx: Transaction,
@@ -291,68 +234,28 @@ async function deleteTimeline(
 
 // Verbs
 
-/** Has it looked at what `points` alone could tell apart, now that nobody reads them. The pool is locked. */
-export async function appendReclaims(
-  tx: Transaction,
-  poolId: string,
-  points: TimelinePoint[],
-  at: Date,
-): Promise<void> {
-  await tx.$client`
-    insert into reclaims (pool_id, reclaim_id, timeline_id, epoch, looked_at)
-    select ${poolId}, r.reclaim_id, r.timeline_id, r.epoch, ${at.toISOString()}
-    from unnest(${points.map(() => createId())}::uuid[], ${
-    points.map(({ timelineId }) => timelineId)
-  }::bigint[],
-      ${points.map(({ epoch }) => epoch)}::bigint[]) as r (reclaim_id, timeline_id, epoch)`;
-}
-
-/**
- * Has it looked at what the open epochs of timelines have overwritten, which a snapshot of them is about to close, where older
- * epochs stand between them and the next reader of every slot. The pool is locked.
- */
-export async function appendClosedReclaims(
-  { $client }: Transaction,
-  poolId: string,
-  points: TimelinePoint[],
-  at: Date,
-): Promise<void> {
-  await $client`
-    insert into reclaims (pool_id, reclaim_id, timeline_id, epoch, looked_at, closed)
-    select ${poolId}, r.reclaim_id, r.timeline_id, r.epoch, ${at.toISOString()}, true
-    from unnest(${points.map(() => createId())}::uuid[], ${
-    points.map(({ timelineId }) => timelineId)
-  }::bigint[],
-      ${points.map(({ epoch }) => epoch)}::bigint[]) as r (reclaim_id, timeline_id, epoch)
-    where exists (
-      select from epoch_space e
-      where e.pool_id = ${poolId} and e.timeline_id = r.timeline_id and e.epoch = r.epoch
-    ) and exists (
-      select from epoch_space e
-      where e.pool_id = ${poolId} and e.timeline_id = r.timeline_id and e.epoch < r.epoch and e.epoch > ${
-    wholeReaderBelow($client, poolId, $client`r.timeline_id`, $client`r.epoch`)
-  }
-    )`;
-}
-
 /** One step of reclaiming in a pool. */
 export async function reclaimStep(tx: Transaction, poolId: string, at: Date): Promise<Reclaimed> {
   const found = await lockTask(tx, poolId);
   if (found === undefined) return { idle: true, segmentsReturned: 0 };
+  if (found.kind === "merge") return await mergeTimeline(tx, poolId, found, at);
   const readers = await selectReaders(tx, poolId, found);
-  if ((readers.read && !found.closed) || readers.open_epoch === null) {
+  if ((readers.read && found.kind === "reader") || readers.open_epoch === null) {
     await deleteTask(tx, poolId, found);
+    if (await isMergeable(tx, poolId, found.timeline_id)) {
+      await appendMerge(tx, poolId, found.timeline_id, at);
+    }
     await markChanged(tx, poolId, { timelineId: found.timeline_id, epoch: found.epoch });
     return { idle: false, segmentsReturned: 0 };
   }
-  const covered = found.closed ? 0 : await deleteCoveredTasks(tx, poolId, found, readers.above);
+  const covered = found.kind === "closed" ? 0 : await deleteCoveredTasks(tx, poolId, found, readers.above);
   const task = { ...found, segments_returned: found.segments_returned + covered };
   const lookedAt = takeUnchained(await selectRows(tx, poolId, task, readers));
   if (lookedAt.length === 0) return await endRound(tx, poolId, task, readers, at);
   const rows = lookedAt.filter((row): row is Row => row.segment_id !== null);
   const freed = rows.filter((row) => !row.queued && (!row.read || row.younger_segment_id !== null));
   // Below what a closed epoch has overwritten there may be more, so its slots are looked at until nothing is freed.
-  const last = task.closed && freed.length > 0 ? undefined : lookedAt.at(-1);
+  const last = task.kind === "closed" && freed.length > 0 ? undefined : lookedAt.at(-1);
   await Promise.all([
     moveTask(tx, poolId, {
       ...task,
@@ -393,7 +296,7 @@ function takeUnchained(rows: LookedAt[]): LookedAt[] {
 async function endRound(
   tx: Transaction,
   poolId: string,
-  task: Task,
+  task: ReclaimTask,
   { any, live }: Readers,
   at: Date,
 ): Promise<Reclaimed> {
@@ -406,8 +309,22 @@ async function endRound(
   if (!any && !live) {
     const parent = await deleteTimeline(tx, poolId, timelineId);
     if (parent !== undefined) await appendReclaims(tx, poolId, [parent], at);
-  }
+  } else if (await isMergeable(tx, poolId, timelineId)) await appendMerge(tx, poolId, timelineId, at);
   await markChanged(tx, poolId, { timelineId, epoch }, segmentsReturned > 0);
   await appendEvent(tx, poolId, { type: "reclaim.progress", at, body: { timelineId, segmentsReturned } });
+  return { idle: false, segmentsReturned: 0 };
+}
+
+/** A step of merging a timeline into the one that alone reads it; behind the last, what that has overwritten is to be looked at. */
+async function mergeTimeline(
+  tx: Transaction,
+  poolId: string,
+  task: ReclaimTask,
+  at: Date,
+): Promise<Reclaimed> {
+  const step = await stepMerge(tx, poolId, task.timeline_id);
+  if (step === "moved") await moveTask(tx, poolId, task, at);
+  else await deleteTask(tx, poolId, task);
+  if (typeof step === "object") await appendReclaims(tx, poolId, [step], at);
   return { idle: false, segmentsReturned: 0 };
 }

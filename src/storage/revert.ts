@@ -17,7 +17,7 @@ import { appendEvent } from "./event.ts";
 import type { HeadMove } from "./head_move.ts";
 import { type MarkerRequest, type PlacedMarker, placeMarkerWithin } from "./marker.ts";
 import { lockPool, type PoolHead } from "./pool.ts";
-import { appendReclaims } from "./reclaim.ts";
+import { appendReclaims } from "./reclaim_task.ts";
 import { getCovered } from "./snapshot.ts";
 import { requireNewSnapshotName } from "./snapshot_name.ts";
 import { createTimeline, EPOCH_LIVE } from "./timeline.ts";

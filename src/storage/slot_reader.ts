@@ -37,6 +37,31 @@ export function timelinesReading(client: Client, poolId: string, timelineId: Val
   return client`timelines where pool_id = ${poolId} and parent_timeline_id = ${timelineId}`;
 }
 
+/**
+ * The timeline that alone reads a timeline, with the epoch that it reads up to, if all that it has is younger; none where a volume or
+ * a snapshot reads it too. Goes on with `and`.
+ */
+export function onlyChild(client: Client, poolId: string, timelineId: Value, absent?: Absent) {
+  const [notSnapshot, notTimelines] = exclude(client, absent);
+  return client`timelines c
+    where c.pool_id = ${poolId} and c.parent_timeline_id = ${timelineId} and c.first_epoch > c.parent_epoch
+      and array[c.timeline_id] = array(
+        select timeline_id from ${timelinesReading(client, poolId, timelineId)} ${notTimelines} limit 2
+      )
+      and not exists (select from ${snapshotsReading(client, poolId, timelineId)} ${notSnapshot})
+      and not exists (
+        select from volumes where pool_id = ${poolId} and timeline_id = ${timelineId} and deleted_at is null
+      )`;
+}
+
+/** What is to be added to the snapshots and to the timelines that read one, for those that are thought away. */
+function exclude(client: Client, absent?: Absent) {
+  return absent === undefined ? [client``, client``] : [
+    client`and v.snapshot_id <> ${absent.snapshotId}`,
+    client`and timeline_id <> all(${absent.timelineIds}::bigint[])`,
+  ];
+}
+
 /** The nearest epoch below `epoch` of which somebody reads every slot; -1 when there is none. */
 export function wholeReaderBelow(client: Client, poolId: string, timelineId: Value, epoch: Value) {
   return client`coalesce(greatest(
@@ -65,10 +90,7 @@ export function firstReader(
   { timelineId, segmentBlocks, liveEpoch }: ReadTimeline,
   absent?: Absent,
 ) {
-  const [notSnapshot, notTimelines] = absent === undefined ? [client``, client``] : [
-    client`and v.snapshot_id <> ${absent.snapshotId}`,
-    client`and timeline_id <> all(${absent.timelineIds}::bigint[])`,
-  ];
+  const [notSnapshot, notTimelines] = exclude(client, absent);
   return client`coalesce(least(
     (select v.epoch from ${snapshotsReading(client, poolId, timelineId)} ${notSnapshot}
       and v.epoch >= m.epoch

@@ -24,7 +24,7 @@ import { deleteDigestion } from "./digestion.ts";
 import { appendEvent } from "./event.ts";
 import { deleteLabels } from "./label.ts";
 import { lockPool, lockTail } from "./pool.ts";
-import { appendReclaims } from "./reclaim.ts";
+import { appendReclaims } from "./reclaim_task.ts";
 import type { SnapshotPlace } from "./snapshot.ts";
 import { deleteSpace } from "./space.ts";
 import type { TimelinePoint } from "./timeline.ts";

@@ -9,15 +9,16 @@
  *
  * A segment is unique to a snapshot when somebody needs it as things are, and nobody would if the snapshot were gone. Needed
  * is what the first reader of its slot would find before any younger segment. A timeline that only the snapshot reads would go
- * with it, and then no longer read the one that it started from.
+ * with it, and then no longer read the one that it started from. One that only the snapshot keeps from being merged into another
+ * ({@linkcode findHeir}) would be, and then what the other has overwritten is not needed.
  */
 
-import type { Connection, Database, Transaction } from "../database/client.ts";
+import type { Client, Connection, Database, Transaction } from "../database/client.ts";
 import { bigintsLiteral, uuidLiteral } from "../database/literal.ts";
 import { type CoveredVolume, isWhole } from "./covered.ts";
 import type { Pool } from "./pool.ts";
-import { type Absent, firstReader, type ReadTimeline, wholeReaderBelow } from "./slot_reader.ts";
-import { lineageOf, type TimelinePoint } from "./timeline.ts";
+import { type Absent, firstReader, onlyChild, type ReadTimeline, wholeReaderBelow } from "./slot_reader.ts";
+import { EPOCH_LIVE, lineageOf, type TimelinePoint } from "./timeline.ts";
 
 /** Rows of the map that one statement of a count looks at. */
 const COUNT_ROWS_MAX = 4096;
@@ -102,6 +103,39 @@ export async function countReturned(
     $client`
       delete from epoch_space
       where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch = ${epoch} and segments = 0`,
+  ]);
+}
+
+/** Counts for another timeline what was taken of closed epochs, which are to be counted anew. Appends need these rows, so it comes last. */
+export async function moveTaken(
+  { $client }: Transaction,
+  poolId: string,
+  fromId: number,
+  toId: number,
+  moved: readonly { epoch: number; segments: number }[],
+): Promise<void> {
+  const epochs = moved.map(({ epoch }) => epoch);
+  const segments = moved.map((row) => row.segments);
+  const total = segments.reduce((sum, count) => sum + count, 0);
+  await Promise.all([
+    $client`
+      update epoch_space e set segments = e.segments - r.segments
+      from unnest(${epochs}::bigint[], ${segments}::bigint[]) as r (epoch, segments)
+      where e.pool_id = ${poolId} and e.timeline_id = ${fromId} and e.epoch = r.epoch`,
+    $client`
+      delete from epoch_space
+      where pool_id = ${poolId} and timeline_id = ${fromId} and epoch = any(${epochs}::bigint[]) and segments = 0`,
+    $client`
+      insert into epoch_space as e (pool_id, timeline_id, epoch, segments)
+      select ${poolId}, ${toId}, * from unnest(${epochs}::bigint[], ${segments}::bigint[])
+      on conflict (pool_id, timeline_id, epoch) do update
+      set segments = e.segments + excluded.segments, counted = false`,
+    $client`
+      update timelines set segments_mapped = segments_mapped - ${total}::bigint
+      where pool_id = ${poolId} and timeline_id = ${fromId}`,
+    $client`
+      update timelines set segments_mapped = segments_mapped + ${total}::bigint
+      where pool_id = ${poolId} and timeline_id = ${toId}`,
   ]);
 }
 
@@ -198,6 +232,12 @@ async function selectTimeline(
   return row;
 }
 
+/** What a timeline would be merged into: what that would be made of, and the timeline whose readers are left in the end. */
+interface Heir {
+  readonly between: TimelinePoint[];
+  readonly last: ReadTimeline;
+}
+
 interface CountRow {
   found: number;
   alone: number;
@@ -211,9 +251,13 @@ async function countAlone(
   poolId: string,
   timeline: ReadTimeline,
   absent: Absent,
+  heir: Heir | undefined,
   { until, after }: { until: number; after: { epoch: number; slot: number } },
 ): Promise<CountRow | undefined> {
   const { timelineId } = timeline;
+  const isInherited = heir === undefined
+    ? $client``
+    : $client`and ${isNeededByHeir($client, poolId, heir, absent)}`;
   const isNeeded = (reader: "now" | "then") =>
     $client`${$client(reader)}.epoch is not null and not exists (
       select from segment_map y where y.pool_id = ${poolId} and y.timeline_id = ${timelineId} and y.slot = m.slot
@@ -224,7 +268,7 @@ async function countAlone(
       (array_agg(epoch order by epoch desc, slot desc))[1] as last_epoch,
       (array_agg(slot order by epoch desc, slot desc))[1] as last_slot
     from (
-      select m.epoch, m.slot, ${isNeeded("now")} as needed, ${isNeeded("then")} as still_needed
+      select m.epoch, m.slot, ${isNeeded("now")} as needed, ${isNeeded("then")} ${isInherited} as still_needed
       from (
         select slot, epoch from segment_map
         where pool_id = ${poolId} and timeline_id = ${timelineId} and epoch <= ${until}
@@ -235,6 +279,22 @@ async function countAlone(
       cross join lateral (select ${firstReader($client, poolId, timeline, absent)} as epoch) "then"
     ) judged`;
   return row.found === 0 ? undefined : row;
+}
+
+/** Whether the readers of the heir would find map row `m`, which has a slot and an epoch. */
+function isNeededByHeir(client: Client, poolId: string, { between, last }: Heir, absent: Absent) {
+  return client`exists (
+    select from (select ${firstReader(client, poolId, last, absent)} as epoch) heir
+    where heir.epoch is not null and not exists (
+      select from unnest(${between.map(({ timelineId }) => timelineId)}::bigint[],
+        ${between.map(({ epoch }) => epoch)}::bigint[]) as b (timeline_id, epoch)
+      join segment_map y on y.pool_id = ${poolId} and y.timeline_id = b.timeline_id and y.slot = m.slot
+        and y.epoch <= b.epoch
+    ) and not exists (
+      select from segment_map y
+      where y.pool_id = ${poolId} and y.timeline_id = ${last.timelineId} and y.slot = m.slot and y.epoch <= heir.epoch
+    )
+  )`;
 }
 
 /** The segments that a snapshot reads of volumes that it covers in part, and of none that it covers whole. */
@@ -370,6 +430,35 @@ async function findRemoved(
   return { absent: { snapshotId, timelineIds: [...dead] }, removed };
 }
 
+/** What a timeline would be merged into if `absent` were gone; nothing where it would stay. */
+async function findHeir(
+  { $client }: Connection,
+  poolId: string,
+  { timelineId, segmentBlocks }: ReadTimeline,
+  absent: Absent,
+): Promise<Heir | undefined> {
+  const line: (TimelinePoint & { liveEpoch: number | null })[] = [];
+  for (let id = timelineId; line.length < TIMELINES_MAX;) {
+    const [row] = await $client<{ timeline_id: number; parent_epoch: number; live_epoch: number | null }[]>`
+      select c.timeline_id, c.parent_epoch, (
+          select c.open_epoch from volumes l
+          where l.pool_id = ${poolId} and l.timeline_id = c.timeline_id and l.deleted_at is null limit 1
+        ) as live_epoch
+      from ${onlyChild($client, poolId, id, absent)}`;
+    if (row === undefined) break;
+    line.push({ timelineId: row.timeline_id, epoch: row.parent_epoch, liveEpoch: row.live_epoch });
+    id = row.timeline_id;
+  }
+  const last = line.at(-1);
+  if (last === undefined) return undefined;
+  // Each is read up to where the next one starts.
+  const between = line.slice(0, -1).map((one, index) => ({
+    timelineId: one.timelineId,
+    epoch: line[index + 1].epoch,
+  }));
+  return { between, last: { timelineId: last.timelineId, segmentBlocks, liveEpoch: last.liveEpoch } };
+}
+
 async function countTimeline(
   connection: Connection,
   { poolId, segmentBlocks }: Pool,
@@ -381,11 +470,13 @@ async function countTimeline(
   const found = await selectTimeline(connection, poolId, timelineId, Math.min(...epochs));
   if (found === undefined) return 0;
   const timeline = { timelineId, segmentBlocks, liveEpoch: found.live_epoch };
-  const until = Math.max(...epochs);
-  let after = { epoch: found.above, slot: Number.MAX_SAFE_INTEGER };
+  const heir = await findHeir(connection, poolId, timeline, absent);
+  // What is merged is looked at as a whole.
+  const until = heir === undefined ? Math.max(...epochs) : EPOCH_LIVE;
+  let after = { epoch: heir === undefined ? found.above : -1, slot: Number.MAX_SAFE_INTEGER };
   let alone = 0;
   while (!stopping()) {
-    const row = await countAlone(connection, poolId, timeline, absent, { until, after });
+    const row = await countAlone(connection, poolId, timeline, absent, heir, { until, after });
     if (row === undefined) return alone;
     alone += row.alone;
     after = { epoch: row.last_epoch, slot: row.last_slot };

@@ -4,14 +4,42 @@
  * What a snapshot holds alone depends on the readers next to it on its timeline, on what was written up to the next one, and
  * where it is the only reader left of a timeline, on the same things of the timeline that this one started from. So a change at
  * a moment of a timeline concerns the readers on both sides of it up to the next one that reads every slot, and the only
- * readers of timelines that start in between.
+ * readers of timelines that start in between. Where a timeline would be merged into another if one snapshot went, that one also
+ * holds alone what the other has overwritten, so a change of either concerns it.
  *
  * Marks are counted, not set: who counts notes how many there were when it began, and one that comes meanwhile is not lost.
  */
 
-import type { Transaction } from "../database/client.ts";
-import { EPOCH_MAX, wholeReaderBelow, wholeReaderFrom } from "./slot_reader.ts";
+import type { Client, Transaction } from "../database/client.ts";
+import {
+  EPOCH_MAX,
+  snapshotsReading,
+  timelinesReading,
+  wholeReaderBelow,
+  wholeReaderFrom,
+} from "./slot_reader.ts";
 import type { TimelinePoint } from "./timeline.ts";
+
+/** Timelines that start from one: if there are more, hardly all but one of them go with a single snapshot. */
+const CHILDREN_MAX = 16;
+
+/** Of a timeline and the one that it started from, those that a single snapshot may keep from being merged. */
+function keptFromMerge(client: Client, poolId: string, timelineId: number) {
+  const id: ReturnType<Client> = client`t.timeline_id`;
+  return client`
+    select t.timeline_id from timelines t
+    where t.pool_id = ${poolId} and t.timeline_id in (${timelineId}::bigint, (
+        select parent_timeline_id from timelines where pool_id = ${poolId} and timeline_id = ${timelineId}
+      ))
+      and not exists (
+        select from volumes where pool_id = ${poolId} and timeline_id = ${id} and deleted_at is null
+      )
+      and (select count(*) from (select from ${snapshotsReading(client, poolId, id)} limit 2) s) < 2
+      and (select count(*) from (select from ${timelinesReading(client, poolId, id)} limit ${
+    CHILDREN_MAX + 1
+  }) c)
+        between 1 and ${CHILDREN_MAX}::integer`;
+}
 
 /**
  * Marks the snapshots that a change at `point` concerns: it got or lost a reader, or segments were taken there. Call it once in a
@@ -26,9 +54,14 @@ export async function markChanged(
   returned = false,
 ): Promise<void> {
   await $client`
-    with recursive near (timeline_id, low, high) as (
-      select ${timelineId}::bigint, ${wholeReaderBelow($client, poolId, timelineId, epoch)},
-        ${wholeReaderFrom($client, poolId, timelineId, epoch)}
+    with recursive kept as (${keptFromMerge($client, poolId, timelineId)}),
+    near (timeline_id, low, high) as (
+      (
+        select ${timelineId}::bigint, ${wholeReaderBelow($client, poolId, timelineId, epoch)},
+          ${wholeReaderFrom($client, poolId, timelineId, epoch)}
+        union
+        select timeline_id, -1, ${EPOCH_MAX}::bigint from kept
+      )
       union
       select t.timeline_id, -1, ${EPOCH_MAX}::bigint
       from near n join timelines t on t.pool_id = ${poolId} and t.parent_timeline_id = n.timeline_id

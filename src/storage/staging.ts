@@ -24,7 +24,7 @@ import { requireWhole } from "./covered.ts";
 import { createId } from "./identifier.ts";
 import { advancePool, lockPool, type Pool, type PoolHead } from "./pool.ts";
 import { findPartsSince, isWritten } from "./ranges.ts";
-import { appendReclaims } from "./reclaim.ts";
+import { appendReclaims } from "./reclaim_task.ts";
 import { listCovered, requireReadable } from "./snapshot.ts";
 import { closeEpochs, createTimeline, EPOCH_LIVE, readOpenEpoch, type TimelinePoint } from "./timeline.ts";
 import { getVolume, switchTimeline, type Volume } from "./volume.ts";

@@ -1,6 +1,7 @@
 /**
  * Timelines: the history of one volume's contents, a line of epochs. Markers advance the open epoch; a write belongs to
- * the epoch that was open when it was appended. A timeline starts empty, or from (timeline, epoch) of a snapshot.
+ * the epoch that was open when it was appended. A timeline starts empty, or from (timeline, epoch) of a snapshot; its epochs
+ * count on from there.
  *
  * What a reader of (timeline, epoch) may see is its *lineage*: that timeline up to that epoch, then its parent up to
  * the epoch where it left, and so on.
@@ -29,7 +30,12 @@ export async function createTimeline(
   parent?: TimelinePoint,
 ): Promise<number> {
   const timelineId = head.timelinesCreated + 1;
-  const from = parent === undefined ? {} : { parentTimelineId: parent.timelineId, parentEpoch: parent.epoch };
+  const from = parent === undefined ? {} : {
+    parentTimelineId: parent.timelineId,
+    parentEpoch: parent.epoch,
+    firstEpoch: parent.epoch + 1,
+    openEpoch: parent.epoch + 1,
+  };
   await tx.insert(timelines).values({ poolId, timelineId, volumeId, ...from });
   await advancePool(tx, poolId, { timelines: 1 });
   if (parent !== undefined) await markChanged(tx, poolId, parent);

@@ -33,7 +33,7 @@ import {
 import type { StorageLimits } from "./limits.ts";
 import { type Page, type PageRequest, toPage } from "./page.ts";
 import { advancePool, lockPool, type Pool } from "./pool.ts";
-import { appendReclaims } from "./reclaim.ts";
+import { appendReclaims } from "./reclaim_task.ts";
 import { createTimeline, EPOCH_LIVE } from "./timeline.ts";
 
 /** A volume and the pool it lives in. */

@@ -51,6 +51,7 @@ Deno.test("migrate() brings an empty database up, once, however many processes s
         "0027_cache_mode.sql",
         "0028_write_through.sql",
         "0029_snapshot_limit.sql",
+        "0030_timeline_merge.sql",
       ],
       [],
       [],

@@ -1,6 +1,6 @@
 /**
  * What a soak measures while it runs, and whether any of it grows: the server's memory and handles, the sessions of the
- * database, and how much larger the block tables are than what is in them.
+ * database, how much data is stored, and how much larger the tables are than that.
  */
 
 import { closeDatabase, type Database, openDatabase } from "../../src/database/client.ts";
@@ -19,7 +19,7 @@ export interface Sample {
   readonly reclaims: number;
 }
 
-type Figure = "memoryBytes" | "handles" | "sessions" | "bloat";
+type Figure = "memoryBytes" | "handles" | "sessions" | "bloat" | "dataBytes";
 
 /** How much the median of the last third may exceed that of the first: a share, and something for small numbers. */
 const GROWTH_MAX: Readonly<Record<Figure, { share: number; more: number }>> = {
@@ -29,6 +29,8 @@ const GROWTH_MAX: Readonly<Record<Figure, { share: number; more: number }>> = {
   sessions: { share: 1, more: 4 },
   // Space is used again where it became free, which takes a vacuum.
   bloat: { share: 1.5, more: 0.5 },
+  // As many snapshots, clones and copies at a time, whatever was written, reverted and deleted meanwhile.
+  dataBytes: { share: 1.25, more: 16 * 1024 * 1024 },
 };
 
 /** The share of a run that warms it up: compiled code, first segments, snapshots up to as many as are kept. */
@@ -97,6 +99,7 @@ export function findTrends(samples: readonly Sample[]): Record<Figure, { first: 
     handles: of("handles"),
     sessions: of("sessions"),
     bloat: of("bloat"),
+    dataBytes: of("dataBytes"),
   };
 }
 

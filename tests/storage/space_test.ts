@@ -90,6 +90,32 @@ Deno.test("a snapshot that was cloned holds nothing alone, until the clone is go
   assertEquals(await spaceOf(test, "of-the-clone"), [10, 0]);
 });
 
+Deno.test("a snapshot that a volume was reverted to holds alone what is overwritten since and nobody else reads", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+  await writeSlots(test, "v", 0, 10);
+  await take(test, "a");
+  await storage.revertVolume(TESTER, "v", undefined, "a");
+  await settle(test);
+  assertEquals(await spaceOf(test, "a"), [0, 10]);
+  await writeSlots(test, "v", 0, 4);
+  await settle(test);
+  assertEquals(await spaceOf(test, "a"), [4, 6]);
+  await take(test, "b");
+  await writeSlots(test, "v", 4, 2);
+  await settle(test);
+  // The two that were overwritten last are read by b.
+  assertEquals(await spaceOf(test, "a"), [4, 6]);
+  await storage.deleteSnapshot(TESTER, "b");
+  await settle(test);
+  assertEquals(await spaceOf(test, "a"), [6, 4]);
+  const before = (await storage.getPool("main")).mappedBytes;
+  await storage.deleteSnapshot(TESTER, "a");
+  await settle(test);
+  assertEquals(before - (await storage.getPool("main")).mappedBytes, 6 * SEGMENT_BYTES);
+});
+
 Deno.test("a volume's mapped bytes are those of all its timelines, and the pool's are those of all volumes", async () => {
   await using test = await createTestStorage();
   const { storage } = test;

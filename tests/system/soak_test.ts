@@ -53,7 +53,10 @@ function samplesWith(growth: Partial<Sample>): Sample[] {
 
 Deno.test("findGrowth() finds what grows, and nothing where nothing does", () => {
   assertEquals(findGrowth(findTrends(samplesWith({}))), []);
-  for (const growth of [{ memoryBytes: 3 * 2 ** 20 }, { handles: 1 }, { sessions: 0.2 }, { bloat: 0.1 }]) {
+  const growths = [{ memoryBytes: 3 * 2 ** 20 }, { handles: 1 }, { sessions: 0.2 }, { bloat: 0.1 }, {
+    dataBytes: 2 ** 19,
+  }];
+  for (const growth of growths) {
     assertEquals(findGrowth(findTrends(samplesWith(growth))).length, 1, JSON.stringify(growth));
   }
 });
