@@ -50,10 +50,39 @@ function close(schema: unknown): unknown {
 /** Where the document says what `route` answers with this status and type. */
 export function pointerTo(route: string, { status, headers }: Answer): string {
   const [method, path] = route.split(" ");
+  requireStatus(route, status);
   const { responses } = document.paths[path][method.toLowerCase()];
   const key = String(status) in responses ? String(status) : "default";
   const type = headers.get("content-type") ?? "";
   assert(type in responses[key].content, `${route} answered ${status} ${type}, which is not documented`);
-  return ["/paths", path, method.toLowerCase(), "responses", key, "content", type, "schema"]
-    .map((part) => part === "/paths" ? part : part.replaceAll("~", "~0").replaceAll("/", "~1")).join("/");
+  return toPointer(["paths", path, method.toLowerCase(), "responses", key, "content", type, "schema"]);
+}
+
+/** Fails unless the document has the status for `route`: a success by its number, a failure at least as any other. */
+export function requireStatus(route: string, status: number): void {
+  const [method, path] = route.split(" ");
+  const { responses } = document.paths[path][method.toLowerCase()];
+  assert(
+    String(status) in responses || status >= 400,
+    `${route} answered ${status}, which is not documented`,
+  );
+}
+
+/** Where the document says what JSON `route` takes; nothing where it takes none. */
+export function pointerToBody(route: string): string | undefined {
+  const [method, path] = route.split(" ");
+  const { requestBody } = document.paths[path][method.toLowerCase()];
+  return requestBody?.content?.["application/json"] === undefined ? undefined : toPointer([
+    "paths",
+    path,
+    method.toLowerCase(),
+    "requestBody",
+    "content",
+    "application/json",
+    "schema",
+  ]);
+}
+
+function toPointer(parts: string[]): string {
+  return parts.map((part) => `/${part.replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
 }

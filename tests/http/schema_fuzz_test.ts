@@ -15,7 +15,14 @@ import {
   type TestDoor,
 } from "../support/door.ts";
 import { fill } from "../support/history.ts";
-import { createValidator, document, operations, pointerTo } from "./document.ts";
+import {
+  createValidator,
+  document,
+  operations,
+  pointerTo,
+  pointerToBody,
+  requireStatus,
+} from "./document.ts";
 
 const SEED = 20_261_125;
 /** Calls of each route. */
@@ -219,9 +226,17 @@ function bodyOf(operation: Schema): fc.Arbitrary<CallOptions> {
   );
 }
 
-/** Fails unless the document says that `route` answers so. */
-function assertValid(validate: ReturnType<typeof createValidator>, route: string, answer: Answer): void {
+/** Fails unless the document says that `route` answers so, and takes what it took. */
+function assertValid(
+  validate: ReturnType<typeof createValidator>,
+  route: string,
+  answer: Answer,
+  json?: unknown,
+): void {
   assert(answer.status !== 500, JSON.stringify(answer.body));
+  const body = json === undefined ? undefined : pointerToBody(route);
+  if (body !== undefined && answer.status < 400) assertEquals(validate(body, json), [], "was taken");
+  requireStatus(route, answer.status);
   if (answer.status === 204) return;
   const value = answer.body instanceof Uint8Array || answer.body === undefined ? "octets" : answer.body;
   assertEquals(validate(pointerTo(route, answer), value), []);
@@ -255,7 +270,7 @@ Deno.test(`every route answers as documented, whatever its schema makes up, and 
       fc.asyncProperty(call, async ({ path, options }) => {
         const answer = await door.call(method, path, options);
         statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1);
-        assertValid(validate, route, answer);
+        assertValid(validate, route, answer, options.json);
       }),
       { seed: SEED, numRuns: CALLS, endOnFailure: true },
     );
@@ -338,7 +353,7 @@ Deno.test("every route answers as documented to bad values of each parameter and
       const [path, options] = callWith(route, operation, SEED + tried++, bad);
       const answer = await door.call(route.split(" ")[0], path, options);
       try {
-        assertValid(validate, route, answer);
+        assertValid(validate, route, answer, options.json);
       } catch (error) {
         throw new Error(`${route} with ${JSON.stringify(bad).slice(0, 200)}`, { cause: error });
       }
