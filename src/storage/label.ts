@@ -80,12 +80,13 @@ function selectCarrying(
   [first, ...others]: LabelSelector[],
   { after, itemsMax }: PageRequest,
 ): SQL {
-  const lookUps = others.map((other) =>
+  // PostgreSQL before 16 wants each of them to have a name.
+  const lookUps = others.map((other, index) =>
     sql`cross join lateral (
       select from ${labelTable} o where o.pool_id = l.pool_id and o.target_id = l.target_id and ${
       matches("o", other)
     } limit 1
-    )`
+    ) ${sql.identifier(`other_${index}`)}`
   );
   return sql`
     select carrying.target_id from ${pools} p cross join lateral (
