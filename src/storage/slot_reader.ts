@@ -39,7 +39,7 @@ export function timelinesReading(client: Client, poolId: string, timelineId: Val
 
 /**
  * The timeline that alone reads a timeline, with the epoch that it reads up to, if all that it has is younger; none where a volume or
- * a snapshot reads it too. Goes on with `and`.
+ * a snapshot reads it too, or where it is of staged contents, which nobody reads yet. Goes on with `and`.
  */
 export function onlyChild(client: Client, poolId: string, timelineId: Value, absent?: Absent) {
   const [notSnapshot, notTimelines] = exclude(client, absent);
@@ -51,7 +51,8 @@ export function onlyChild(client: Client, poolId: string, timelineId: Value, abs
       and not exists (select from ${snapshotsReading(client, poolId, timelineId)} ${notSnapshot})
       and not exists (
         select from volumes where pool_id = ${poolId} and timeline_id = ${timelineId} and deleted_at is null
-      )`;
+      )
+      and not exists (select from stagings g where g.pool_id = ${poolId} and g.timeline_id = c.timeline_id)`;
 }
 
 /** What is to be added to the snapshots and to the timelines that read one, for those that are thought away. */

@@ -2,10 +2,10 @@
  * Which snapshots have to count anew what they hold alone, because a reader came or went, or a segment was taken.
  *
  * What a snapshot holds alone depends on the readers next to it on its timeline, on what was written up to the next one, and
- * where it is the only reader left of a timeline, on the same things of the timeline that this one started from. So a change at
- * a moment of a timeline concerns the readers on both sides of it up to the next one that reads every slot, and the only
- * readers of timelines that start in between. Where a timeline would be merged into another if one snapshot went, that one also
- * holds alone what the other has overwritten, so a change of either concerns it.
+ * where a timeline would go with it, on the same things of the timeline that this one started from. So a change at a moment of a
+ * timeline concerns the readers on both sides of it up to the next one that reads every slot, and the snapshots that timelines which
+ * start in between may go with: no other reads them, nor what starts from them. Where a timeline would be merged into another if
+ * one snapshot went, that one also holds alone what the other has overwritten, so a change of either concerns it.
  *
  * Marks are counted, not set: who counts notes how many there were when it began, and one that comes meanwhile is not lost.
  */
@@ -20,8 +20,8 @@ import {
 } from "./slot_reader.ts";
 import type { TimelinePoint } from "./timeline.ts";
 
-/** Timelines that start from one: if there are more, hardly all but one of them go with a single snapshot. */
-const CHILDREN_MAX = 16;
+/** Timelines that start from one and are looked at, under the pool's lock: if there are more, hardly all of them go with one snapshot. */
+const CHILDREN_MAX = 128;
 
 /** Of a timeline and the one that it started from, those that a single snapshot may keep from being merged. */
 function keptFromMerge(client: Client, poolId: string, timelineId: number) {
@@ -55,27 +55,29 @@ export async function markChanged(
 ): Promise<void> {
   await $client`
     with recursive kept as (${keptFromMerge($client, poolId, timelineId)}),
-    near (timeline_id, low, high) as (
+    near (timeline_id, low, high, snapshot_id) as (
       (
         select ${timelineId}::bigint, ${wholeReaderBelow($client, poolId, timelineId, epoch)},
-          ${wholeReaderFrom($client, poolId, timelineId, epoch)}
+          ${wholeReaderFrom($client, poolId, timelineId, epoch)}, null::uuid
         union
-        select timeline_id, -1, ${EPOCH_MAX}::bigint from kept
+        select timeline_id, -1, ${EPOCH_MAX}::bigint, null::uuid from kept
       )
       union
-      select t.timeline_id, -1, ${EPOCH_MAX}::bigint
+      select t.timeline_id, -1, ${EPOCH_MAX}::bigint, coalesce(n.snapshot_id, r.snapshot_ids[1])
       from near n join timelines t on t.pool_id = ${poolId} and t.parent_timeline_id = n.timeline_id
         and t.parent_epoch between n.low and n.high
-      where (
-        select count(*) from (
-          (select from snapshot_volumes v join snapshots s on s.pool_id = v.pool_id and s.snapshot_id = v.snapshot_id
-            where v.pool_id = ${poolId} and v.timeline_id = t.timeline_id and s.status in ('pending', 'sealed') limit 2)
-          union all
-          (select from timelines c where c.pool_id = ${poolId} and c.parent_timeline_id = t.timeline_id limit 2)
-          union all
-          (select from volumes l where l.pool_id = ${poolId} and l.timeline_id = t.timeline_id and l.deleted_at is null)
-        ) readers
-      ) = 1
+      cross join lateral (
+        select (select array_agg(s.snapshot_id) from (
+            select v.snapshot_id from ${snapshotsReading($client, poolId, $client`t.timeline_id`)} limit 2
+          ) s) as snapshot_ids, (select count(*) from (
+            select from ${timelinesReading($client, poolId, $client`t.timeline_id`)} limit ${CHILDREN_MAX + 1}
+          ) c) as children
+      ) r
+      where r.children <= ${CHILDREN_MAX}::integer and coalesce(cardinality(r.snapshot_ids), 0) < 2
+        and (r.snapshot_ids[1] = n.snapshot_id) is not false
+        and not exists (
+          select from volumes l where l.pool_id = ${poolId} and l.timeline_id = t.timeline_id and l.deleted_at is null
+        )
     ),
     behind (timeline_id, low) as (
       select ${timelineId}::bigint, ${epoch}::bigint where ${returned}::boolean

@@ -116,6 +116,49 @@ Deno.test("a snapshot that a volume was reverted to holds alone what is overwrit
   assertEquals(before - (await storage.getPool("main")).mappedBytes, 6 * SEGMENT_BYTES);
 });
 
+Deno.test("a snapshot that alone reads a clone and a clone of that is counted anew when what they start from loses a reader", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 16 });
+  await writeSlots(test, "v", 0, 4);
+  await take(test, "a");
+  await storage.cloneVolume(TESTER, { name: "c", snapshot: "a" });
+  await writeSlots(test, "v", 0, 4);
+  await take(test, "b", "c");
+  await storage.cloneVolume(TESTER, { name: "d", snapshot: "b" });
+  await storage.deleteSnapshot(TESTER, "b");
+  const both = { volumes: ["c", "d"], name: "both", untilSealed: false };
+  await storage.takeSnapshot(TESTER, both, AbortSignal.timeout(1e4));
+  for (const name of ["c", "d"]) await storage.deleteVolume(TESTER, name);
+  await settle(test);
+  assertEquals((await spaceOf(test, "both"))[0], 0);
+  await storage.deleteSnapshot(TESTER, "a");
+  await settle(test);
+  assertEquals((await spaceOf(test, "both"))[0], 4);
+});
+
+Deno.test("a snapshot of many clones is counted anew when the only other clone of the same has overwritten what they start from", async () => {
+  await using test = await createTestStorage();
+  const { storage } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 16 });
+  await writeSlots(test, "v", 0, 4);
+  await take(test, "a");
+  const clones = Array.from({ length: 20 }, (_, index) => `clone-${index}`);
+  for (const name of ["kept", ...clones]) await storage.cloneVolume(TESTER, { name, snapshot: "a" });
+  await storage.takeSnapshot(
+    TESTER,
+    { volumes: clones, name: "many", untilSealed: false },
+    AbortSignal.timeout(1e4),
+  );
+  for (const name of ["v", ...clones]) await storage.deleteVolume(TESTER, name);
+  await storage.deleteSnapshot(TESTER, "a");
+  await settle(test);
+  assertEquals((await spaceOf(test, "many"))[0], 0);
+  await writeSlots(test, "kept", 0, 3);
+  await settle(test);
+  assertEquals((await spaceOf(test, "many"))[0], 3);
+});
+
 Deno.test("a volume's mapped bytes are those of all its timelines, and the pool's are those of all volumes", async () => {
   await using test = await createTestStorage();
   const { storage } = test;

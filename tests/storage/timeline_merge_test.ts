@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { transact } from "../../src/database/client.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
+import { beginStaging, dropStaging } from "../../src/storage/staging.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
 import { readStamps } from "../support/history.ts";
 import { countTaken, reclaimAll } from "../support/reclaiming.ts";
@@ -170,6 +171,30 @@ Deno.test("a timeline goes together with the one that it is just being merged in
   await reclaimAll(test.test.database);
   assertEquals([await countTimelines(test), await countTaken(test)], [0, 0]);
   await assertSpaceIsSound(test.test.database);
+});
+
+Deno.test("no timeline is merged into staged contents, which nobody reads yet", async () => {
+  await using test = await createTestStorage();
+  const { storage, test: { database } } = test;
+  await storage.createVolume(TESTER, { name: "v", blockCount: 40 });
+  await storage.append(TESTER, "v", undefined, [write(0, 1, 8)]);
+  await take(test, "base", "v");
+  await take(test, "other", "v");
+  const volume = await storage.getVolume("v");
+  const { snapshotId: baseId } = await storage.getSnapshot("base");
+  const { timelineId, stagingId } = await beginStaging(database, volume, { baseId, blockCount: 40 });
+  // The volume goes another way, and what both started from goes.
+  await storage.deleteVolume(TESTER, "v");
+  for (const name of ["base", "other"]) await storage.deleteSnapshot(TESTER, name);
+  await test.drain();
+  await reclaimAll(database);
+  const [{ parent }] = await database.$client`
+    select parent_timeline_id as parent from timelines where timeline_id = ${timelineId}`;
+  assertEquals([parent, await countTaken(test)], [volume.timelineId, 2]);
+  await dropStaging(database, volume.pool.poolId, stagingId, new Date());
+  await reclaimAll(database);
+  assertEquals([await countTimelines(test), await countTaken(test)], [0, 0]);
+  await assertSpaceIsSound(database);
 });
 
 Deno.test("a timeline from before whose epochs count from zero stays where it is", async () => {
