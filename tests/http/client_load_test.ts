@@ -240,7 +240,7 @@ for (const [lane, isDetour] of Object.entries(LANES)) {
     const headers = [`content-type: ${type}`, "content-length: 512", `authorization: Bearer ${token}`];
     const waiting = [];
     for (let index = 0; index < 2; index++) {
-      waiting.push(await sendRaw(door, "PUT /volumes/v/blocks/0", headers, "", null));
+      waiting.push(resources.use(await sendRaw(door, "PUT /volumes/v/blocks/0", headers, "", null)));
     }
     const answered = () => callRaw(door, "PUT /volumes/v/blocks/0", headers, "", { token: null });
     await untilUnderWay(door, 2, 1_024);
@@ -262,7 +262,7 @@ Deno.test("bodies above the client's bytes at a time are 429, and above all clie
     "content-length: 102400",
     `authorization: Bearer ${token}`,
   ];
-  const waiting = await sendRaw(door, "PUT /volumes/v/blocks/0", headers, "x", null);
+  const waiting = resources.use(await sendRaw(door, "PUT /volumes/v/blocks/0", headers, "x", null));
   await untilUnderWay(door, 1, 102_400);
   // Two of them are too much for the client; a small one beside it is not.
   assertProblem(await blocks("PUT", false, 200), TOO_MANY_AT_ONCE);

@@ -21,7 +21,13 @@ export async function sendRaw(
   return connection;
 }
 
-/** Sends a request that need not be whole, and reads its answer; `cutOff` ends the request where its text ends. */
+/** How long an answer may take. */
+const ANSWER_MS_MAX = 30_000;
+
+/**
+ * Sends a request that need not be whole, and reads its answer; `cutOff` ends the request where its text ends. Fails when none has come
+ * in time.
+ */
 export async function callRaw(
   door: Pick<TestDoor, "port">,
   request: string,
@@ -31,6 +37,15 @@ export async function callRaw(
 ): Promise<Answer> {
   using connection = await sendRaw(door, request, headers, body, token);
   if (cutOff) await connection.closeWrite();
+  const timer = setTimeout(() => connection.close(), ANSWER_MS_MAX);
+  try {
+    return toAnswer(await readWhole(connection));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readWhole(connection: Deno.TcpConn): Promise<string> {
   let text = "";
   const chunk = new Uint8Array(16_384);
   // The answer is short and states its length.
@@ -39,6 +54,10 @@ export async function callRaw(
     if (length === null) break;
     text += new TextDecoder().decode(chunk.subarray(0, length));
   }
+  return text;
+}
+
+function toAnswer(text: string): Answer {
   const [head, answered] = text.split("\r\n\r\n");
   const [status, ...lines] = head.split("\r\n");
   return {
