@@ -31,7 +31,7 @@ const PUT_SECONDS = 1;
 const PUT_SECONDS_QUICK = 0.5;
 /** Long enough for a good part of the reclaim. */
 const WINDOW_SECONDS = 20;
-const WINDOW_SECONDS_QUICK = 1;
+const WINDOW_SECONDS_QUICK = 3;
 const WARMUP_SECONDS = 1;
 const WARMUP_SECONDS_QUICK = 0.2;
 /** Longest wait for the rest of a reclaim. */
