@@ -8,7 +8,8 @@
 import { type Database, transact } from "../database/client.ts";
 import { SweepingWorker } from "./background_worker.ts";
 import type { Pool } from "./pool.ts";
-import { countSpace, listDueCounts, takeUncounted } from "./space.ts";
+import { takeUncounted } from "./space.ts";
+import { countSpace, listDueCounts } from "./space_count.ts";
 import { markChanged } from "./space_change.ts";
 
 /** Epochs, and snapshots, that one round takes of each pool. */
