@@ -4,15 +4,13 @@
  */
 
 import type { Transaction } from "../database/client.ts";
+import type { reclaims } from "../database/schema.ts";
 import { createId } from "./identifier.ts";
 import { lockTail } from "./pool.ts";
 import { wholeReaderBelow, wholeReaderFrom } from "./slot_reader.ts";
 import type { TimelinePoint } from "./timeline.ts";
 
 // Statements
-
-/** Why a task is there: a reader that went, an epoch that was closed, or a timeline that only one other read. */
-export type ReclaimKind = "reader" | "closed" | "merge";
 
 export interface ReclaimTask {
   reclaim_id: string;
@@ -22,7 +20,8 @@ export interface ReclaimTask {
   done_slot: number;
   waiting: boolean;
   segments_returned: number;
-  kind: ReclaimKind;
+  /** Why it is there: a reader that went, an epoch that was closed, or a timeline that only one other read. */
+  kind: (typeof reclaims.$inferSelect)["kind"];
 }
 
 /**
