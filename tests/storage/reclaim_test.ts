@@ -4,6 +4,7 @@ import { StorageError } from "../../src/errors.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
 import { readStamps } from "../support/history.ts";
+import { countTaken, readLive, readThen, take } from "../support/reclaiming.ts";
 import {
   BLOCK_BYTES,
   createTestStorage,
@@ -12,25 +13,6 @@ import {
   type TestStorage,
   write,
 } from "../support/storage.ts";
-
-async function take(
-  { storage }: TestStorage,
-  name: string,
-  volume = "v",
-  untilSealed = false,
-): Promise<void> {
-  const snapshot = { volumes: [volume], name, untilSealed };
-  await storage.takeSnapshot(TESTER, snapshot, AbortSignal.timeout(1e4));
-}
-
-async function live({ storage }: TestStorage, volume: string, blockCount: number): Promise<number[]> {
-  return readStamps(await storage.readVolume(volume, undefined, { lba: 0, blockCount }), BLOCK_BYTES);
-}
-
-async function then({ storage }: TestStorage, name: string, blockCount: number): Promise<number[]> {
-  const range = { lba: 0, blockCount };
-  return readStamps(await storage.readSnapshot(name, undefined, undefined, range), BLOCK_BYTES);
-}
 
 /** Takes reclaim steps until there is nothing to do. Answers how many segments came back. */
 async function reclaim({ test: { database }, storage }: TestStorage): Promise<number> {
@@ -42,11 +24,6 @@ async function reclaim({ test: { database }, storage }: TestStorage): Promise<nu
     if (idle) return returned;
   }
   throw new Error("Reclaiming does not end");
-}
-
-async function mapped({ storage }: TestStorage): Promise<number> {
-  const { segmentCount, freeSegments } = await storage.getPool("main");
-  return segmentCount - freeSegments;
 }
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
@@ -65,21 +42,25 @@ Deno.test("deleting a snapshot leaves the live volume and the other snapshots as
   await take(test, "c");
   await storage.append(TESTER, "v", undefined, [write(0, 40)]);
   await test.drain();
-  assertEquals(await mapped(test), 6);
-  const contents = { a: await then(test, "a", 8), c: await then(test, "c", 8), v: await live(test, "v", 8) };
+  assertEquals(await countTaken(test), 6);
+  const contents = {
+    a: await readThen(test, "a", 8),
+    c: await readThen(test, "c", 8),
+    v: await readLive(test, "v", 8),
+  };
   await storage.deleteSnapshot(TESTER, "b");
   assertEquals(await reclaim(test), 1);
-  assertEquals([await then(test, "a", 8), await then(test, "c", 8), await live(test, "v", 8)], [
+  assertEquals([await readThen(test, "a", 8), await readThen(test, "c", 8), await readLive(test, "v", 8)], [
     contents.a,
     contents.c,
     contents.v,
   ]);
-  assertEquals(await codeOf(then(test, "b", 8)), "snapshot-not-found");
+  assertEquals(await codeOf(readThen(test, "b", 8)), "snapshot-not-found");
   await storage.deleteSnapshot(TESTER, "c");
   await storage.deleteSnapshot(TESTER, "a");
   await reclaim(test);
-  assertEquals(await live(test, "v", 8), contents.v);
-  assertEquals(await mapped(test), 2);
+  assertEquals(await readLive(test, "v", 8), contents.v);
+  assertEquals(await countTaken(test), 2);
   await assertSpaceIsSound(test.test.database);
 });
 
@@ -96,7 +77,7 @@ Deno.test("a snapshot of selected blocks holds back only the segments that they 
   await take(test, "later");
   await storage.append(TESTER, "v", undefined, [write(0, 301, 40)]);
   await test.drain();
-  assertEquals(await mapped(test), 4 * 10);
+  assertEquals(await countTaken(test), 4 * 10);
   // Of the epoch that `some` reads, only its slots are held back, once no younger snapshot reads the others.
   await storage.deleteSnapshot(TESTER, "later");
   assertEquals(await reclaim(test), 10 + 10 - SLOTS_OF_SOME);
@@ -106,10 +87,10 @@ Deno.test("a snapshot of selected blocks holds back only the segments that they 
   assertEquals(await readSome(test), [106, 132, 133]);
   await storage.deleteVolume(TESTER, "v");
   assertEquals(await reclaim(test), 10);
-  assertEquals([await mapped(test), await readSome(test)], [SLOTS_OF_SOME, [106, 132, 133]]);
+  assertEquals([await countTaken(test), await readSome(test)], [SLOTS_OF_SOME, [106, 132, 133]]);
   await storage.deleteSnapshot(TESTER, "some");
   await reclaim(test);
-  assertEquals(await mapped(test), 0);
+  assertEquals(await countTaken(test), 0);
   await assertSpaceIsSound(test.test.database);
 });
 
@@ -140,7 +121,7 @@ Deno.test("deleting everything returns every segment, in whichever order, clones
     await storage.append(TESTER, "v", undefined, [write(7, 70)]);
     await storage.revertVolume(TESTER, "v", undefined, "a", { name: "safe" });
     await storage.append(TESTER, "v", undefined, [write(8, 80)]);
-    const d = await live(test, "d", 40);
+    const d = await readLive(test, "d", 40);
     const steps = [
       () => storage.deleteSnapshot(TESTER, "a"),
       () => storage.deleteVolume(TESTER, "v"),
@@ -155,9 +136,9 @@ Deno.test("deleting everything returns every segment, in whichever order, clones
       await step();
       await reclaim(test);
       await assertSpaceIsSound(test.test.database);
-      if (order === "clones last" && index < 5) assertEquals(await live(test, "d", 40), d);
+      if (order === "clones last" && index < 5) assertEquals(await readLive(test, "d", 40), d);
     }
-    assertEquals(await mapped(test), 0);
+    assertEquals(await countTaken(test), 0);
     const [{ left }] = await test.test.database.$client`
       select (select count(*) from timelines) + (select count(*) from blocks) + (select count(*) from reclaims) as left`;
     assertEquals(left, 0);
@@ -185,7 +166,7 @@ Deno.test("snapshots that went next to each other are reclaimed as one, many epo
     Array.from({ length: slots }, (_, slot) => write(block(slot) + 1, 200 + slot)),
   );
   await test.drain();
-  const contents = await live(test, "v", block(slots));
+  const contents = await readLive(test, "v", block(slots));
   for (let epoch = 0; epoch < epochs; epoch++) await storage.deleteSnapshot(TESTER, `s${epoch}`);
   await storage.deleteSnapshot(TESTER, "last");
 
@@ -199,7 +180,7 @@ Deno.test("snapshots that went next to each other are reclaimed as one, many epo
   assertEquals([steps, await reclaim(test)], [[slots, slots, 0], 0]);
   const told = await database.$client`select body from events where type = 'reclaim.progress'`;
   assertEquals(told.map(({ body }) => body.segmentsReturned), [2 * slots]);
-  assertEquals(await live(test, "v", block(slots)), contents);
+  assertEquals(await readLive(test, "v", block(slots)), contents);
   await assertSpaceIsSound(database);
 });
 
@@ -220,13 +201,13 @@ Deno.test("a snapshot of selected blocks that goes when another's reclaim has co
   await take(test, "b");
   await storage.append(TESTER, "v", undefined, [write(0, 3), write(SEGMENT_BLOCKS, 3)]);
   await test.drain();
-  const contents = await live(test, "v", 2 * SEGMENT_BLOCKS);
+  const contents = await readLive(test, "v", 2 * SEGMENT_BLOCKS);
   assertEquals(await reclaim(test), 1);
   await storage.deleteSnapshot(TESTER, "b");
   assertEquals([(await step()).segmentsReturned, (await step()).segmentsReturned], [2, 0]);
   await storage.deleteSnapshot(TESTER, "a");
   assertEquals(await reclaim(test), 1);
-  assertEquals([await mapped(test), await live(test, "v", 2 * SEGMENT_BLOCKS)], [2, contents]);
+  assertEquals([await countTaken(test), await readLive(test, "v", 2 * SEGMENT_BLOCKS)], [2, contents]);
   await assertSpaceIsSound(database);
 });
 
@@ -243,17 +224,17 @@ Deno.test("reclaiming waits for entries that are still in the queue, and a newer
       .status,
     "cancelled",
   );
-  assertEquals([await reclaim(test), await live(test, "v", 4)], [0, [1, 9, 3, 0]]);
+  assertEquals([await reclaim(test), await readLive(test, "v", 4)], [0, [1, 9, 3, 0]]);
   await test.drain();
-  assertEquals([await reclaim(test), await live(test, "v", 4)], [1, [1, 9, 3, 0]]);
+  assertEquals([await reclaim(test), await readLive(test, "v", 4)], [1, [1, 9, 3, 0]]);
 
   await take(test, "b");
   await test.drain();
   await storage.append(TESTER, "v", undefined, [write(0, 7)]);
   await storage.deleteSnapshot(TESTER, "b");
-  assertEquals([await reclaim(test), await live(test, "v", 4)], [1, [7, 9, 3, 0]]);
+  assertEquals([await reclaim(test), await readLive(test, "v", 4)], [1, [7, 9, 3, 0]]);
   await test.drain();
-  assertEquals(await live(test, "v", 4), [7, 9, 3, 0]);
+  assertEquals(await readLive(test, "v", 4), [7, 9, 3, 0]);
   await assertSpaceIsSound(test.test.database);
 });
 
@@ -281,7 +262,7 @@ Deno.test("cancelling a pending snapshot takes its marker out of the queue; thos
   );
   await test.drain();
   await reclaim(test);
-  assertEquals([await then(test, "a", 1), await then(test, "c", 1)], [[1], [3]]);
+  assertEquals([await readThen(test, "a", 1), await readThen(test, "c", 1)], [[1], [3]]);
   const statuses = (await storage.listSnapshots({}, { itemsMax: 10 })).items.map(({ status }) => status);
   assertEquals(statuses, ["sealed", "cancelled", "sealed"]);
   const { dirtyEntries, sequenceAppended, sequenceFlushed } = await storage.getPool("main");
@@ -315,7 +296,7 @@ Deno.test("segments that came back are taken again", async () => {
   await storage.createVolume(TESTER, { name: "v", blockCount: 100 });
   for (let round = 1; round <= 5; round++) {
     await storage.append(TESTER, "v", undefined, [write(0, round, 8)]);
-    assertEquals(await live(test, "v", 8), Array.from({ length: 8 }, (_, i) => round + i));
+    assertEquals(await readLive(test, "v", 8), Array.from({ length: 8 }, (_, i) => round + i));
     assertEquals(await codeOf(storage.append(TESTER, "v", undefined, [write(50, 1)])), "insufficient-space");
     await test.drain();
     await storage.deleteVolume(TESTER, "v");
@@ -337,15 +318,15 @@ Deno.test("the reclaimer works by itself, and a read of a snapshot that goes mea
   const { snapshotId } = await storage.getSnapshot("s");
   const reads = Array.from({ length: 200 }, async () => {
     try {
-      assertEquals(await then(test, snapshotId, 40), expected);
+      assertEquals(await readThen(test, snapshotId, 40), expected);
     } catch (error) {
       assertEquals((error as StorageError).code, "snapshot-not-found");
     }
   });
   await storage.deleteSnapshot(TESTER, "s");
   await Promise.all(reads);
-  for (let looks = 0; looks < 10_000 && await mapped(test) > 10; looks++);
-  assertEquals(await mapped(test), 10);
+  for (let looks = 0; looks < 10_000 && await countTaken(test) > 10; looks++);
+  assertEquals(await countTaken(test), 10);
   await assertSpaceIsSound(test.test.database);
 });
 

@@ -3,31 +3,13 @@ import { transact } from "../../src/database/client.ts";
 import { reclaimStep } from "../../src/storage/reclaim.ts";
 import { beginStaging, dropStaging } from "../../src/storage/staging.ts";
 import { assertSpaceIsSound } from "../support/audit_space.ts";
-import { readStamps } from "../support/history.ts";
-import { countTaken, reclaimAll } from "../support/reclaiming.ts";
-import { BLOCK_BYTES, createTestStorage, TESTER, type TestStorage, write } from "../support/storage.ts";
+import { countTaken, readLive, readThen, reclaimAll, take } from "../support/reclaiming.ts";
+import { createTestStorage, TESTER, type TestStorage, write } from "../support/storage.ts";
 
 const STEPS_MAX = 1_000;
 
-async function take({ storage }: TestStorage, name: string, volume: string): Promise<void> {
-  await storage.takeSnapshot(
-    TESTER,
-    { volumes: [volume], name, untilSealed: false },
-    AbortSignal.timeout(1e4),
-  );
-}
-
 async function revert({ storage }: TestStorage, volume: string, snapshot: string): Promise<void> {
   await storage.revertVolume(TESTER, volume, undefined, snapshot);
-}
-
-async function readLive({ storage }: TestStorage, volume: string, blockCount: number): Promise<number[]> {
-  return readStamps(await storage.readVolume(volume, undefined, { lba: 0, blockCount }), BLOCK_BYTES);
-}
-
-async function readThen({ storage }: TestStorage, snapshot: string, blockCount: number): Promise<number[]> {
-  const range = { lba: 0, blockCount };
-  return readStamps(await storage.readSnapshot(snapshot, undefined, undefined, range), BLOCK_BYTES);
 }
 
 /** Reclaims step by step, and answers how often what `read` answers was asked for: it has to stay the same behind each. */
