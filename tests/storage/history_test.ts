@@ -3,7 +3,7 @@ import { runHistories } from "../support/random_history.ts";
 
 const STEPS_MIN = 10_000;
 const LONG_STEPS = 2_000;
-const SHORT_STEPS = 200;
+const SHORT_STEPS = 100;
 
 Deno.test("random histories of 10,000 steps, one of 2,000, equal their model, and leave every segment free or mapped once", async () => {
   const long = await runHistories(1, LONG_STEPS);
